@@ -1,0 +1,1 @@
+"""Fast kernels over CT volumes as pure functions on NumPy arrays."""
