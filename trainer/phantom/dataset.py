@@ -98,8 +98,8 @@ def make_dataset(
 ) -> tuple[Path, list[Measured]]:
     """Make DATA/Task07_Pancreas; return the folder and the measurements of all cases.
 
-    Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend on
-    `settings` and its number only. Raises InputError when the folder was made with other settings.
+    Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend
+    on `settings` and its number only. Raises InputError when the folder was made with other settings.
     """
     folder = data / FOLDER
     claim(folder, settings)
@@ -108,7 +108,9 @@ def make_dataset(
     paths += [(number, folder / "imagesTs", folder / "labelsTs") for number in test_ids]
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    jobs = [(number, images / case_file(number), labels / case_file(number)) for number, images, labels in paths]
+    jobs = [
+        (number, images / case_file(number), labels / case_file(number)) for number, images, labels in paths
+    ]
     missing = [job for job in jobs if not (job[1].is_file() and job[2].is_file())]
     if len(missing) < len(jobs):
         log.info("%d of %d cases are there already", len(jobs) - len(missing), len(jobs))
