@@ -14,12 +14,18 @@ import numpy.typing as npt
 
 Counts = npt.NDArray[np.int64]
 
-VOXELS_AT_ONCE = 1 << 20  # bincount widens its input to int64: 8 MB instead of eight bytes for every voxel of a CT
+VOXELS_AT_ONCE = (
+    1 << 20
+)  # bincount widens its input to int64: 8 MB instead of eight bytes for every voxel of a CT
 SMALLEST_DENOMINATOR = 1e-7
 
 
 def confusion_matrix(
-    reference: npt.NDArray[np.integer], prediction: npt.NDArray[np.integer], classes: int, *, out: Counts | None = None
+    reference: npt.NDArray[np.integer],
+    prediction: npt.NDArray[np.integer],
+    classes: int,
+    *,
+    out: Counts | None = None,
 ) -> Counts:
     """Count the voxels of each (reference, predicted) pair of labels.
 
@@ -37,7 +43,9 @@ def confusion_matrix(
 
     """
     if reference.shape != prediction.shape:
-        raise ValueError(f"prediction must have the reference's shape {reference.shape}, got {prediction.shape}")
+        raise ValueError(
+            f"prediction must have the reference's shape {reference.shape}, got {prediction.shape}"
+        )
     if out is None:
         out = np.zeros((classes, classes), dtype=np.int64)
     elif out.shape != (classes, classes) or out.dtype != np.int64:
@@ -58,9 +66,9 @@ def confusion_matrix(
 def paper_dice(confusion: Counts) -> npt.NDArray[np.float64]:
     """Return Dice per class as section 4.3 of the paper logs it in training: an absent class scores 0.
 
-    2 |A and B| / (|A| + |B|), where the denominator has an extremely small lower bound. A batch without a class
-    scores 0 for it even when nothing was predicted, which is why the mean over batches of two patches (0.43 for
-    the paper's pancreas) lies far below the Dice of the summed matrix (0.63).
+    2 |A and B| / (|A| + |B|), where the denominator has an extremely small lower bound. A batch without a
+    class scores 0 for it even when nothing was predicted, which is why the mean over batches of two patches
+    (0.43 for the paper's pancreas) lies far below the Dice of the summed matrix (0.63).
 
     Args:
         confusion: (..., K, K), one matrix a batch, or the sum of many.

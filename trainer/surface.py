@@ -26,8 +26,8 @@ def normalised_surface_dice(
 ) -> float | None:
     """Return the share of both surfaces that lies within `tolerance_mm` of the other one.
 
-    Nikolov et al., arXiv:1809.04430; the Decathlon's second metric. None when the reference is empty (missing on
-    the leaderboard), 0 when only the prediction is.
+    Nikolov et al., arXiv:1809.04430; the Decathlon's second metric. None when the reference is empty (missing
+    on the leaderboard), 0 when only the prediction is.
 
     Args:
         reference: bool (z, y, x).
@@ -36,7 +36,7 @@ def normalised_surface_dice(
         tolerance_mm: a surface element counts when the other surface is at most this far away.
 
     """
-    # release 0.1 of the package fails on an empty mask (it uses np.Inf, gone since NumPy 2), so decide that here
+    # release 0.1 of the package fails on an empty mask: it uses np.Inf, which NumPy 2 lacks
     if not reference.any():
         return None
     if not prediction.any():
