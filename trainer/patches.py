@@ -18,6 +18,8 @@ import voxelcore
 from algorithm.errors import InputError
 from trainer.patchfile import CHUNKED, FORMAT, FORMAT_VERSION, PatchMeta, decode_chunk
 
+__all__ = ["Batches", "PatchFile", "PatchMeta"]
+
 Images = NDArray[np.int16]
 Labels = NDArray[np.uint8]
 SHUFFLE = 1  # stream of random numbers for the order of an epoch
@@ -26,9 +28,9 @@ SHUFFLE = 1  # stream of random numbers for the order of an epoch
 class PatchFile:
     """One patch file, open for reading by any number of threads.
 
-    HDF5 is opened once, to learn where each chunk lies, and closed again. Chunks are then read with `pread` and
-    unpacked in the calling thread: no HDF5 lock keeps threads waiting for each other, and no HDF5 handle is ever
-    carried across a fork or a pickle.
+    HDF5 is opened once, to learn where each chunk lies, and closed again. Chunks are then read with `pread`
+    and unpacked in the calling thread: no HDF5 lock keeps threads waiting for each other, and no HDF5 handle
+    is ever carried across a fork or a pickle.
 
     Attributes:
         path: the file.
@@ -118,14 +120,14 @@ class PatchFile:
 
 
 class Batches:
-    """Epochs of batches from a patch file, in an order that depends on (seed, epoch) only, read ahead by threads.
+    """Epochs of batches from a patch file, in an order that only (seed, epoch) decide, read ahead by threads.
 
     Args:
         file: the patches.
         batch_size: patches of a batch; the last batch of an epoch may hold fewer.
         seed: of the order.
         shuffle: False keeps the order of the file.
-        limit: use only this many patches, the first of the file; they are a sample as independent as the rest.
+        limit: use only this many patches, the first of the file: they are as good a sample as any other.
         threads: batches that are unpacked at a time.
         ahead: batches that may be ready before they are asked for; memory is bounded by it.
 
@@ -195,7 +197,7 @@ def _read_meta(file: h5py.File, path: Path) -> PatchMeta:
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
-            f"{path} has patch format {version}, but this version reads {FORMAT_VERSION}: run decathlon prepare again"
+            f"{path} has patch format {version}, but {FORMAT_VERSION} is read: run decathlon prepare again"
         )
     try:
         return PatchMeta.read(file.attrs)
@@ -208,9 +210,14 @@ def _chunk_table(file: h5py.File, name: str, meta: PatchMeta, path: Path) -> lis
     shape = meta.patch_shape_zyx if name == "label" else (len(meta.channels), *meta.patch_shape_zyx)
     kind = np.dtype(np.uint8 if name == "label" else "<i2")
     dataset = _dataset(file, name, (meta.patches, *shape), path)
-    if dataset.dtype != kind or dataset.chunks != (1, *shape) or not dataset.shuffle or not dataset.compression:
+    if (
+        dataset.dtype != kind
+        or dataset.chunks != (1, *shape)
+        or not dataset.shuffle
+        or not dataset.compression
+    ):
         raise InputError(
-            f"the dataset {name} must be {kind} in shuffled gzip chunks of one patch, which it is not in {path}"
+            f"the dataset {name} must be {kind} in shuffled gzip chunks of one patch, but is not in {path}"
         )
     table: dict[int, tuple[int, int]] = {}
     plain = True

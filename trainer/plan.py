@@ -16,7 +16,10 @@ from trainer.volumes import Volume
 
 Role = Literal["training", "validation"]
 ROUND = {"training": 0, "validation": 1}
-ORDER, VOXEL = 101, 102  # streams of random numbers, apart from those that voxelcore uses for volumes and starts
+ORDER, VOXEL = (
+    101,
+    102,
+)  # streams of random numbers, apart from those that voxelcore uses for volumes and starts
 
 Flags = NDArray[np.bool_]
 Integers = NDArray[np.int64]
@@ -54,18 +57,18 @@ def plan_patches(
 
     A volume is drawn with a probability proportional to its voxels, and the start uniformly within it. Then,
     for each quota {label: share}, the patches that hold the label are counted. If they are fewer than
-    ceil(share · count), exactly the missing number of patches is drawn anew around a voxel of that label, each
-    within its own volume where that has the label. So a quota is met exactly where chance does not meet it,
-    and where chance exceeds it the distribution of the scans is left alone: the paper warns of patches that
-    are no longer like the scans to be segmented.
+    ceil(share * count), exactly the missing number of patches is drawn anew around a voxel of that label,
+    each within its own volume where that has the label. So a quota is met exactly where chance does not meet
+    it, and where chance exceeds it the distribution of the scans is left alone: the paper warns of patches
+    that are no longer like the scans to be segmented.
 
     Labels are taken from the rarest to the commonest, since a patch around a tumour mostly holds the organ as
-    well; a patch that serves an earlier quota is not drawn anew for a later one. Within a label the patches to
-    be drawn anew are chosen by counter-based numbers, so patch i depends on the cases and (seed, i) and not
-    on threads or on how often the work was interrupted.
+    well; a patch that holds a label of an earlier quota is not drawn anew for a later one. Which patches are
+    drawn anew is decided by counter-based numbers, so the plan depends on the volumes, the quotas and the
+    seed, and on nothing else.
 
     Raises:
-        InputError: a quota for a label that no volume holds, or quotas that exclude each other.
+        InputError: a quota for a label that no volume holds, or quotas that do not fit together.
 
     """
     draw = _Draw(volumes, patch_shape_zyx, seed)
@@ -78,7 +81,9 @@ def plan_patches(
     natural = {label: int(held[label].sum()) for label in ordered}
     serving = np.zeros(count, dtype=bool)
     for label in ordered:
-        wanted = math.ceil(round(quotas[label] * count, 6))  # 0.3 · 8000 is not above 2400 by a rounding error
+        wanted = math.ceil(
+            round(quotas[label] * count, 6)
+        )  # 0.3 · 8000 is not above 2400 by a rounding error
         deficit = wanted - int(held[label].sum())
         if deficit > 0:
             if totals[label] == 0:
@@ -89,8 +94,8 @@ def plan_patches(
             free = np.flatnonzero(~held[label] & ~serving)
             if free.size < deficit:
                 raise InputError(
-                    f"the quotas exclude each other: label {label} lacks {deficit} {role} patches, but only "
-                    f"{free.size} serve no other quota: lower the shares"
+                    f"the quotas do not fit together: label {label} lacks {deficit} {role} patches, but only "
+                    f"{free.size} hold none of the rarer labels with a quota: lower the shares"
                 )
             rank = voxelcore.uniform(free, seed=seed, epoch=_round(role, label), stream=ORDER)
             chosen = np.sort(free[np.argsort(rank, kind="stable")[:deficit]])
@@ -105,7 +110,7 @@ def plan_patches(
 
 
 def _round(role: Role, label: int) -> int:
-    """Return a number of the draw that no other draw of either file has (label 0 stands for the first one)."""
+    """Return a number that no other draw of either file has; 0 stands for the draw before any quota."""
     return ROUND[role] + len(ROUND) * label
 
 

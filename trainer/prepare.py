@@ -1,12 +1,13 @@
 """From a Decathlon data set to two patch files (sections 3.1 and 3.2 of the paper).
 
 Stages: every case in use onto the common grid (WORK/volumes), a plan of all patches, the patches in shards
-(WORK/shards), the shards into WORK/train.h5 and WORK/val.h5. Each result is renamed into place when complete, so a
-killed run continues where it was, and ends with the same bytes.
+(WORK/shards), the shards into WORK/train.h5 and WORK/val.h5. Each result is renamed into place when complete,
+so that a killed run continues where it was and ends with the same bytes.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import fcntl
 import hashlib
@@ -80,14 +81,14 @@ def prepare(
         split.write(work / "split.json")
         if split.shared:
             log.warning(
-                "OVER-FIT CHECK: %d of %d validation cases are also trained on; scores say nothing about accuracy",
+                "OVER-FIT CHECK: %d of %d validation cases are trained on too; scores say nothing of accuracy",
                 len(split.shared),
                 len(split.validation),
             )
         common = {
             "format_version": FORMAT_VERSION,
-            "dataset": dataset.name,
-            "dataset_sha256": sources,
+            "dataset_name": dataset.name,
+            "dataset_hash": sources,
             "labels": dataset.labels,
             "channels": dataset.channels,
             "spacing_zyx_mm": preset.spacing_zyx_mm,
@@ -100,13 +101,28 @@ def prepare(
             "quota_labels": tuple(sorted(quotas)),
             "quota_shares": tuple(quotas[label] for label in sorted(quotas)),
         }
-        trained_on = [volumes[name] for name in split.training]
-        held_out = [volumes[name] for name in split.validation]
-        training = _PatchFileJob("training", work, trained_on, preset.train_patches, common, quotas, threads).run()
-        statistics = {name: getattr(training, name) for name in ("mean", "std", "voxel_counts")}
-        validation = _PatchFileJob(
-            "validation", work, held_out, preset.val_patches, common | statistics, quotas, threads
-        ).run()
+        train = _PatchFileJob(
+            role="training",
+            work=work,
+            volumes=[volumes[name] for name in split.training],
+            wanted={**common, "role": "training", "patches": preset.train_patches},
+            quotas=quotas,
+            threads=threads,
+        )
+        val = dataclasses.replace(
+            train,
+            role="validation",
+            volumes=[volumes[name] for name in split.validation],
+            wanted={**common, "role": "validation", "patches": preset.val_patches},
+        )
+        # Both before any work: a stale file must not lie beside a fresh one and be taken for its pair.
+        train.remove_stale()
+        val.remove_stale()
+        training = train.run()
+        statistics = {name: getattr(training, name) for name in ("mean", "std", "class_voxels")}
+        val = dataclasses.replace(val, wanted={**val.wanted, **statistics})
+        val.remove_stale()
+        validation = val.run()
     return training, validation
 
 
@@ -127,7 +143,7 @@ def resolve_quotas(quotas: Mapping[str, float], labels: Sequence[str]) -> dict[i
             near = difflib.get_close_matches(key, labels[1:], n=1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise InputError(
-                f"a quota must be for one of the labels {known}, got {key}{hint}; drop it with --quota {key}=0"
+                f"a quota must be for one of the labels {known}, got {key}{hint}; drop it by --quota {key}=0"
             )
         if value in resolved:
             raise InputError(f"the label {value} ({labels[value]}) has two quotas: give it one")
@@ -143,8 +159,7 @@ def _volumes(
     settings = VolumeSettings(preset.spacing_zyx_mm, preset.window_hu, dataset.labels, dataset.channels)
     volumes = prepare_volumes(cases, work / "volumes", settings, threads=threads)
     return {
-        volume.case: volume
-        for volume in progress(volumes, total=len(cases), what="resampling", unit="cases")
+        volume.case: volume for volume in progress(volumes, total=len(cases), what="resampling", unit="cases")
     }
 
 
@@ -156,56 +171,55 @@ def _source_sha256(dataset: Dataset, volumes: Mapping[str, Volume]) -> str:
 
 @dataclass(frozen=True)
 class _PatchFileJob:
-    """One patch file to be there in the end."""
+    """One patch file to be there in the end, with the attributes that are known before the work."""
 
     role: Role
     work: Path
     volumes: Sequence[Volume]
-    patches: int
-    common: Mapping[str, Any]
+    wanted: Mapping[str, Any]
     quotas: Mapping[int, float]
     threads: int
 
+    @property
+    def path(self) -> Path:
+        return self.work / FILES[self.role]
+
+    def remove_stale(self) -> None:
+        """Remove the file if it is there and not as wanted, and say why."""
+        if not self.path.exists():
+            return
+        try:
+            why = "; ".join(PatchFile(self.path).meta.differences(self.wanted))
+        except InputError as error:
+            why = str(error)
+        if why:
+            log.warning("%s is written again: %s", self.path.name, why)
+            self.path.unlink()
+
     def run(self) -> PatchMeta:
-        """Return the attributes of the file, which is written unless it is already there as wanted."""
-        path = self.work / FILES[self.role]
-        wanted = {**self.common, "role": self.role, "patches": self.patches}
-        kept = self._kept(path, wanted)
-        if kept is not None:
-            return kept
-        folder = self._shard_folder(wanted)
+        """Return the attributes of the file, which is written unless it is there."""
+        if self.path.exists():
+            meta = PatchFile(self.path).meta
+            log.info("%s is kept: it holds the %d patches asked for", self.path.name, meta.patches)
+            return meta
+        folder = self._shard_folder()
         plan = plan_patches(
             self.volumes,
-            self.patches,
-            patch_shape_zyx=self.common["patch_shape_zyx"],
+            self.wanted["patches"],
+            patch_shape_zyx=self.wanted["patch_shape_zyx"],
             quotas=self.quotas,
-            seed=self.common["seed"],
+            seed=self.wanted["seed"],
             role=self.role,
         )
         shards = self._write_shards(folder, plan)
-        meta = self._meta(wanted, plan, shard_statistics(shards))
-        merge_shards(shards, path, meta)
+        meta = self._meta(plan, shard_statistics(shards))
+        merge_shards(shards, self.path, meta)
         shutil.rmtree(folder)
         return meta
 
-    def _kept(self, path: Path, wanted: Mapping[str, Any]) -> PatchMeta | None:
-        if not path.exists():
-            return None
-        try:
-            meta = PatchFile(path).meta
-        except InputError as error:
-            log.warning("%s is written again: %s", path.name, error)
-            return None
-        differences = meta.differences(wanted)
-        if differences:
-            log.warning("%s is written again: %s", path.name, "; ".join(differences))
-            return None
-        log.info("%s is kept: it holds the %d patches asked for", path.name, meta.patches)
-        return meta
-
-    def _shard_folder(self, wanted: Mapping[str, Any]) -> Path:
+    def _shard_folder(self) -> Path:
         """Return the folder of this file's shards, which is named by the settings; remove those of others."""
-        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(dict(self.wanted), sort_keys=True).encode()).hexdigest()
         folder = self.work / "shards" / f"{self.role}-{digest[:16]}"
         for other in folder.parent.glob(f"{self.role}-*"):
             if other != folder:
@@ -215,14 +229,15 @@ class _PatchFileJob:
         return folder
 
     def _write_shards(self, folder: Path, plan: Plan) -> list[Path]:
-        patch_bytes = 3 * int(np.prod(self.common["patch_shape_zyx"]))
-        step = max(1, SHARD_BYTES // patch_bytes)
-        ranges = [range(first, min(first + step, self.patches)) for first in range(0, self.patches, step)]
+        voxels = int(np.prod(self.wanted["patch_shape_zyx"]))
+        patch_bytes = voxels * (2 * len(self.wanted["channels"]) + 1)
+        step, count = max(1, SHARD_BYTES // patch_bytes), self.wanted["patches"]
+        ranges = [range(first, min(first + step, count)) for first in range(0, count, step)]
         paths = [folder / f"{numbers.start:08d}.h5" for numbers in ranges]
         with ThreadPoolExecutor(self.threads) as pool:
             for _ in progress(
                 self._encode_missing(pool, paths, ranges, plan),
-                total=self.patches,
+                total=count,
                 what=f"{self.role} patches",
                 unit="patches",
             ):
@@ -238,15 +253,16 @@ class _PatchFileJob:
                 yield from numbers
                 continue
             patches: list[EncodedPatch] = []
-            for number, patch in zip(numbers, pool.map(lambda n: self._encode(plan, n), numbers), strict=True):
+            encoded = pool.map(lambda number: self._encode(plan, number), numbers)
+            for number, patch in zip(numbers, encoded, strict=True):
                 patches.append(patch)
                 yield number
-            which = slice(numbers.start, numbers.stop)
-            write_shard(path, patches, plan.case[which], plan.start_zyx[which], self.common["patch_shape_zyx"])
+            case, start_zyx = (array[numbers.start : numbers.stop] for array in (plan.case, plan.start_zyx))
+            write_shard(path, patches, case, start_zyx, self.wanted["patch_shape_zyx"])
 
     def _encode(self, plan: Plan, number: int) -> EncodedPatch:
         volume = self.volumes[plan.case[number]]
-        start, shape = plan.start_zyx[number : number + 1], self.common["patch_shape_zyx"]
+        start, shape = plan.start_zyx[number : number + 1], self.wanted["patch_shape_zyx"]
         image = np.stack(
             [
                 voxelcore.extract_patches(channel, start, shape, pad="edge", threads=1)[0]
@@ -254,9 +270,9 @@ class _PatchFileJob:
             ]
         )
         label = voxelcore.extract_patches(volume.label(), start, shape, pad="edge", threads=1)[0]
-        return encode_patch(image, label, len(self.common["labels"]))
+        return encode_patch(image, label, len(self.wanted["labels"]))
 
-    def _meta(self, wanted: Mapping[str, Any], plan: Plan, statistics: Statistics) -> PatchMeta:
+    def _meta(self, plan: Plan, statistics: Statistics) -> PatchMeta:
         found: dict[str, Any] = {
             "quota_natural": tuple(tally.natural for tally in plan.tallies),
             "quota_held": tuple(tally.held for tally in plan.tallies),
@@ -266,14 +282,14 @@ class _PatchFileJob:
             if min(statistics.std) == 0:
                 raise InputError(
                     f"the training patches are all of one value, {statistics.mean[0]:g}: "
-                    f"window_hu {self.common['window_hu']} lies outside the images"
+                    f"window_hu {self.wanted['window_hu']} lies outside the images"
                 )
             found |= {
                 "mean": statistics.mean,
                 "std": statistics.std,
-                "voxel_counts": tuple(statistics.counts.tolist()),
+                "class_voxels": tuple(statistics.counts.tolist()),
             }
-        return PatchMeta(**{**wanted, **found})
+        return PatchMeta(**{**self.wanted, **found})
 
 
 @contextmanager
@@ -285,10 +301,11 @@ def _alone_in(work: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"the folder {work} cannot be written to: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another decathlon prepare is at work in {work}: wait for it to end") from None
         yield
-    except BlockingIOError:
-        raise InputError(f"another decathlon prepare is at work in {work}: wait for it to end") from None
     finally:
         os.close(descriptor)
 

@@ -121,9 +121,7 @@ def _find(name_or_path: str) -> Path:
     names = preset_names()
     near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise InputError(
-        f"a preset must be one of {', '.join(names)} or a .toml file, got {name_or_path}{hint}"
-    )
+    raise InputError(f"a preset must be one of {', '.join(names)} or a .toml file, got {name_or_path}{hint}")
 
 
 def _prepare(table: dict[str, Any], *, where: str) -> PreparePreset:

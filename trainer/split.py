@@ -16,7 +16,7 @@ KEYS = ("training", "validation", "unused")
 
 @dataclass(frozen=True)
 class Split:
-    """Case names of both sides, each in the order of the data set; a case on both sides is an over-fit check."""
+    """Case names of both sides, in the order of the data set; a case on both sides is an over-fit check."""
 
     training: tuple[str, ...]
     validation: tuple[str, ...]
@@ -78,7 +78,9 @@ def read_split(path: Path, names: Sequence[str], *, overfit: bool = False) -> Sp
     for key in KEYS:
         for name in sides[key]:
             if name not in known:
-                raise InputError(f'the split names the case {name} under "{key}" that the data set lacks: {path}')
+                raise InputError(
+                    f'the split names the case {name} under "{key}" that the data set lacks: {path}'
+                )
             if sides[key].count(name) > 1:
                 raise InputError(f'the split lists the case {name} twice under "{key}": {path}')
     training, validation, unused = (set(sides[key]) for key in KEYS)
@@ -98,7 +100,7 @@ def read_split(path: Path, names: Sequence[str], *, overfit: bool = False) -> Sp
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f'the split does not name {missing[0]}{others}: add it to a side or list it under "unused": {path}'
+            f'the split does not name {missing[0]}{others}: add it to a side or to "unused": {path}'
         )
     return Split(
         tuple(name for name in names if name in training),

@@ -1,4 +1,4 @@
-"""Training cases on the common grid: resampled once, then kept as plain arrays that can be mapped into memory."""
+"""Training cases on the common grid: resampled once, then kept as plain arrays that memory can map."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Volume:
         return int(np.prod(self.shape_zyx, dtype=np.int64))
 
     def image(self) -> NDArray[np.int16]:
-        """Map the image: int16 (c, z, y, x), clipped to the window. It is unmapped with its last reference."""
+        """Map the image: int16 (c, z, y, x), clipped to the window; its last reference unmaps it."""
         return np.asarray(np.load(self.folder / IMAGE, mmap_mode="r", allow_pickle=False))
 
     def label(self) -> NDArray[np.uint8]:
@@ -84,7 +84,8 @@ def prepare_volumes(
 ) -> Iterator[Volume]:
     """Yield a prepared volume for each case, in order; `threads` cases are in hand at a time.
 
-    A case whose settings and files are those of an earlier run is taken as it is. A kill loses the cases in hand.
+    A case whose settings and files are those of an earlier run is taken as it is. A kill loses the cases in
+    hand and no other.
 
     Raises:
         InputError: a file that cannot be read, a label grid that differs from its image's, a label value that
@@ -104,7 +105,7 @@ def prepare_volumes(
 
 
 def prepare_volume(case: Case, folder: Path, settings: VolumeSettings) -> Volume:
-    """Return the volume kept in `folder` if it is what `case` and `settings` give, else make it (on one thread)."""
+    """Return the volume kept in `folder` if it is of `case` and `settings`, else make it, on one thread."""
     kept = _kept(case, folder, settings)
     if kept is not None:
         return kept
@@ -136,7 +137,8 @@ def _resampled(case: Case, settings: VolumeSettings) -> tuple[NDArray[np.int16],
     difference = same_grid(label_geometry, geometry)
     if difference is not None:
         raise InputError(
-            f"a label map must lie on the grid of its image, but has {difference}: {case.label} against {case.image}"
+            f"a label map must lie on the grid of its image, but has {difference}: "
+            f"{case.label} against {case.image}"
         )
     orientation = canonical_orientation(geometry)
     canonical: Geometry = orientation.canonical(geometry)
@@ -184,8 +186,10 @@ def _kept(case: Case, folder: Path, settings: VolumeSettings) -> Volume | None:
             sha256=hashlib.sha256(digests.encode()).hexdigest(),
             label_slices=np.array(record["label_slices"], dtype=np.int64),
         )
-        intact = (
-            volume.image().shape == (len(settings.channels), z, y, x) and volume.label().shape == (z, y, x)
+        intact = volume.image().shape == (len(settings.channels), z, y, x) and volume.label().shape == (
+            z,
+            y,
+            x,
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None
