@@ -19,7 +19,7 @@ from algorithm.bundle import read_bundle
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, same_grid
-from algorithm.images import read_geometry, read_image
+from algorithm.images import read_image, read_labels
 from algorithm.job import Job, find_job, results_file
 from algorithm.segment import Segmenter
 
@@ -68,7 +68,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         """Segment, write and check one scan; a failure becomes the case's error message."""
         try:
             result: dict[str, Any] = super().process_case(idx=idx, case=case)
-            self._publish(result["outputs"][0]["filename"], read_geometry(case["path"]))
+            self._publish(result["outputs"][0]["filename"])
             return result
         except InputError as error:
             message = str(error)
@@ -85,11 +85,14 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def _load_input_image(self, *, case: Any) -> tuple[sitk.Image, Path]:
         # The base class compares a hash with the one of an earlier read; here each scan is read once.
-        return ScanLoader.load_image(case["path"]), case["path"]
+        image = ScanLoader.load_image(case["path"])
+        self.geometry = Geometry.of(image)
+        return image, case["path"]
 
-    def _publish(self, name: str, expected: Geometry) -> None:
+    def _publish(self, name: str) -> None:
         written = self._output_path / name
-        if difference := same_grid(expected, read_geometry(written)):
+        _, geometry = read_labels(written)
+        if difference := same_grid(self.geometry, geometry):
             raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
         written.replace(self.final_folder / name)
 

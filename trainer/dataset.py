@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from algorithm.errors import InputError
+from algorithm.images import case_name
 
 FILE_NAME = "dataset.json"
 TASK_FOLDER = re.compile(r"Task[0-9]{2}_[A-Za-z0-9]+")
@@ -63,7 +64,7 @@ class Dataset:
         training = [_training_case(folder, file, entry) for entry in _entries(document, "training", file)]
         test = [_inside(folder, file, entry) for entry in _entries(document, "test", file)]
         _refuse_duplicates([case.name for case in training], "training", file)
-        _refuse_duplicates([name_of(path) for path in test], "test", file)
+        _refuse_duplicates([case_name(path) for path in test], "test", file)
         dataset = cls(
             folder=folder,
             name=_text(_value(document, "name", file), "name", file),
@@ -79,8 +80,9 @@ class Dataset:
         return dataset
 
 
-def read_label_names(file: Path) -> tuple[str, ...]:
-    """Return the label names in a dataset.json, by value, without looking at any image; else InputError."""
+def read_label_names(folder: Path) -> tuple[str, ...]:
+    """Return the label names in FOLDER/dataset.json, by value, without a look at any image; else InputError."""
+    file = _find(folder)
     return label_names(_load(file), file)
 
 
@@ -93,12 +95,6 @@ def label_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
             f"but names {len(names)} in {file}"
         )
     return names
-
-
-def name_of(path: Path) -> str:
-    """Return the case name of an image file: its name without the format's suffix."""
-    name = path.name.removesuffix(".gz")
-    return name.rsplit(".", 1)[0] if "." in name else name
 
 
 def _find(folder: Path) -> Path:
@@ -200,7 +196,7 @@ def _training_case(folder: Path, file: Path, entry: object) -> Case:
             f"but one is {json.dumps(entry, ensure_ascii=False)[:80]} in {file}"
         )
     image = _inside(folder, file, entry["image"])
-    return Case(name=name_of(image), image=image, label=_inside(folder, file, entry["label"]))
+    return Case(name=case_name(image), image=image, label=_inside(folder, file, entry["label"]))
 
 
 def _inside(folder: Path, file: Path, entry: object) -> Path:

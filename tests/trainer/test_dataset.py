@@ -68,9 +68,9 @@ def test_label_names_follow_their_value_not_their_place(tmp_path: Path) -> None:
 
 
 def test_label_names_need_no_images(tmp_path: Path) -> None:
-    file = tmp_path / "dataset.json"
-    file.write_text('\ufeff{"labels": {"0": "background", "1": "spleen"}}', encoding="utf-8")
-    assert read_label_names(file) == ("background", "spleen")
+    text = '\ufeff{"labels": {"0": "background", "1": "spleen"}}'
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8")
+    assert read_label_names(tmp_path) == ("background", "spleen")
 
 
 def test_files_that_macos_leaves_are_ignored(tmp_path: Path) -> None:
