@@ -74,7 +74,7 @@ class Trainer:
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
-        self.val_batches = Batches(self.val_file, batch_size=settings.batch_size, seed=settings.seed)
+        self.val_batches = Batches(self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False)
         channels = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
         self.std = torch.tensor(meta.std, device=self.device).view(channels)
@@ -215,7 +215,7 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     if settings.class_weights == "equal":
         return (1.0,) * count
     if settings.class_weights == "inverse":
-        voxels = meta.class_voxels
+        voxels = meta.voxel_counts
         if 0 in voxels:
             name = meta.labels[voxels.index(0)]
             raise InputError(f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs")
@@ -243,7 +243,7 @@ def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, h
         patch_shape_zyx=patch,
         stitching=Stitching(settings.blend, (z, y, x)),
         provenance={
-            "data_set": {"name": meta.dataset_name, "hash": meta.dataset_hash},
+            "data_set": {"name": meta.dataset, "sha256": meta.dataset_sha256},
             "settings": settings.as_dict(),
             "epochs_done": len(history.rows),
             "scores": history.rows[-1] if history.rows else {},
