@@ -164,8 +164,7 @@ def _write_record(
         "shape_zyx": list(shape_zyx),
         "label_slices": slices.tolist(),
     }
-    with replacing(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def _kept(case: Case, folder: Path, settings: VolumeSettings) -> Volume | None:
