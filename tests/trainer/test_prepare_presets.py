@@ -56,7 +56,11 @@ def test_a_file_is_read_and_its_train_table_left_as_it_is(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        ("train_patches", "trian_patches", r"no setting trian_patches in \[prepare\].*did you mean train_patches\?"),
+        (
+            "train_patches",
+            "trian_patches",
+            r"no setting trian_patches in \[prepare\].*did you mean train_patches\?",
+        ),
         ("[train]", "[trian]", r"no setting trian in the preset .*: did you mean train\?"),
         ("[prepare]", "[zzz]", r"no setting zzz .*: known are prepare, train"),
         ("val_patches = 10", "", r"val_patches is required, but missing in \[prepare\]"),
@@ -69,7 +73,11 @@ def test_a_file_is_read_and_its_train_table_left_as_it_is(tmp_path: Path) -> Non
         ("[-100, 200]", "[-100, 40000]", r"window_hu must be LOW < HIGH within \(-32768, 32767\)"),
         ("[-100, 200]", "[-100.5, 200]", r"window_hu must be a list of 2 whole numbers"),
         ("[8, 16, 16]", "[8, 0, 16]", r"patch_shape_zyx must be at least 1"),
-        ("pancreas = 0.5", "pancreas = 1.5", r"a quota must be a share from 0 to 1, got 1\.5 for label pancreas"),
+        (
+            "pancreas = 0.5",
+            "pancreas = 1.5",
+            r"a quota must be a share from 0 to 1, got 1\.5 for label pancreas",
+        ),
         ("{ pancreas = 0.5 }", "0.5", r"quotas must be a table"),
         ("[prepare]", "[prepare", r"is not valid TOML"),
     ],

@@ -24,7 +24,9 @@ def test_the_first_share_of_the_cases_trains(cases: int, training: int) -> None:
 
 
 def test_one_case_needs_overfit() -> None:
-    with pytest.raises(InputError, match=r"at least 2 training cases, but the data set has 1: pass --overfit"):
+    with pytest.raises(
+        InputError, match=r"at least 2 training cases, but the data set has 1: pass --overfit"
+    ):
         first_share(["a"])
     split = first_share(["a"], overfit=True)
     assert split == Split(("a",), ("a",))
@@ -56,7 +58,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"training": ["a"], "validation": ["b"]}, r"does not name c: add it to a side or to \"unused\""),
         ({"training": ["a", "a", "b"], "validation": ["c"]}, r'lists the case a twice under "training"'),
         ({"training": ["a", "b", "c"], "validation": []}, r'at least one case under "validation"'),
-        ({"training": ["a", "b"], "validation": ["c"], "unused": ["a"]}, r'lists a under "unused" and on a side'),
+        (
+            {"training": ["a", "b"], "validation": ["c"], "unused": ["a"]},
+            r'lists a under "unused" and on a side',
+        ),
         ({"training": ["a", "b", "c"]}, r"must be \{\"training\": \[names\], \"validation\": \[names\]\}"),
         ({"training": ["a"], "validation": ["b"], "test": ["c"]}, r"a split file must be"),
         ({"training": [1], "validation": ["b"]}, r"a split file must be"),

@@ -33,7 +33,9 @@ def interpolated(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     for axis, count in enumerate(shape):
         length = result.shape[axis]
         where = (np.arange(count) + 0.5) * length / count - 0.5
-        result = np.apply_along_axis(lambda line, at=where: np.interp(at, np.arange(line.size), line), axis, result)
+        result = np.apply_along_axis(
+            lambda line, at=where: np.interp(at, np.arange(line.size), line), axis, result
+        )
     return result
 
 
@@ -102,7 +104,11 @@ def refused(tmp_path: Path, case: Case, message: str) -> None:
     ("label_shape", "label_spacing", "message"),
     [
         ((4, 8, 7), (2.5, 0.8, 0.8), r"grid of its image, but has size \(4, 8, 7\) against \(4, 8, 8\)"),
-        ((4, 8, 8), (5.0, 0.8, 0.8), r"grid of its image, but has spacing \(5, 0\.8, 0\.8\) against \(2\.5, 0"),
+        (
+            (4, 8, 8),
+            (5.0, 0.8, 0.8),
+            r"grid of its image, but has spacing \(5, 0\.8, 0\.8\) against \(2\.5, 0",
+        ),
     ],
 )
 def test_a_label_on_another_grid_is_refused(
@@ -118,7 +124,9 @@ def test_a_label_value_without_a_name_is_refused(tmp_path: Path) -> None:
     labels = np.zeros((4, 8, 8), np.uint8)
     labels[1, 2, 3] = 3
     case = case_of(tmp_path, np.zeros((4, 8, 8), np.int16), labels, (2.5, 0.8, 0.8))
-    refused(tmp_path, case, r"label values must be 0 to 2 as dataset\.json names them, but 3 is in .*a_label\.nii")
+    refused(
+        tmp_path, case, r"label values must be 0 to 2 as dataset\.json names them, but 3 is in .*a_label\.nii"
+    )
 
 
 def test_a_corrupt_image_is_refused(tmp_path: Path) -> None:
