@@ -1,0 +1,16 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace voxelcore {
+
+void bind_class_maps(pybind11::module_& m);
+void bind_clip(pybind11::module_& m);
+void bind_draw(pybind11::module_& m);
+void bind_patches(pybind11::module_& m);
+void bind_preprocess(pybind11::module_& m);
+void bind_resample(pybind11::module_& m);
+void bind_stitch(pybind11::module_& m);
+void bind_threads(pybind11::module_& m);
+
+}  // namespace voxelcore
