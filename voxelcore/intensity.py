@@ -60,7 +60,7 @@ def clip(
         low: in the units of `volume`; a whole number for integers. It may lie outside the range of the dtype, or be
             -inf, and then limits nothing; for float16 it is rounded to float16.
         high: likewise, >= `low`.
-        out: an array to write into: dtype and shape of `volume`, C-contiguous, no memory in common with it.
+        out: `volume` itself, to clip in place, or an array of its dtype and shape, C-contiguous, no memory in common.
         threads: the default of `get_threads()` if None.
 
     Raises:
