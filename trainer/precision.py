@@ -37,7 +37,11 @@ def choose_precision(
         for layer in wrong:
             _keep_in_float32(layer)
         if wrong:
-            log.info("%d of %d convolutions are wrong in bfloat16 here and stay in float32", len(wrong), len(shapes))
+            log.info(
+                "%d of %d convolutions are wrong in bfloat16 here and stay in float32",
+                len(wrong),
+                len(shapes),
+            )
     return torch.bfloat16
 
 
@@ -54,7 +58,9 @@ def _input_shapes(network: UNet3D, batch_shape: Shape) -> dict[nn.Conv3d, Shape]
         if isinstance(layer, nn.Conv3d):
             shapes[layer] = tuple(inputs[0].shape)
 
-    handles = [layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv3d)]
+    handles = [
+        layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv3d)
+    ]
     with torch.no_grad():
         network(torch.zeros(batch_shape))
     for handle in handles:

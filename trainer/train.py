@@ -41,7 +41,9 @@ def train(
     trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
     resumed = trainer.resume()
     if must_resume and not resumed:
-        raise InputError(f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start")
+        raise InputError(
+            f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
+        )
     trainer.fit()
 
 
@@ -59,7 +61,9 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); use cpu, or leave it out") from None
+        raise InputError(
+            f"--device {name} cannot be used here ({reason}); use cpu, or leave it out"
+        ) from None
     return device
 
 
