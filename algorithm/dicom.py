@@ -24,10 +24,11 @@ from algorithm.itk import PIXEL_TYPES, check_size, quiet, reason
 
 log = logging.getLogger(__name__)
 
-# A slice may lie this far from its place on the regular grid, along the normal and within its plane: half of
-# it is taken by scanners that round positions to 0.1 mm.
-STEP_TOLERANCE = 0.1  # of the distance between slices
-SHIFT_TOLERANCE = 0.5  # of a pixel
+# How far a slice may lie from its place on the regular grid: along the normal a tenth of the distance between
+# slices and what positions rounded to 0.1 mm make, and half a pixel within its plane.
+STEP_TOLERANCE = 0.1
+ROUNDED_MM = 0.1
+SHIFT_TOLERANCE = 0.5
 SAME_POSITION_MM = 0.01
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -88,7 +89,11 @@ def is_dicom(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if not path.name.startswith(".") and path.name.upper() != "DICOMDIR" and path.is_file()
+    )
 
 
 def _header(path: Path) -> Slice | None:
@@ -329,11 +334,11 @@ def _check_shift(
 
 
 def _check_steps(folder: Path, slices: list[Slice], heights: NDArray[np.float64]) -> None:
-    """Raise InputError where slices are not evenly spaced, within a tenth of their distance."""
+    """Raise InputError where slices are not evenly spaced."""
     even = np.linspace(heights[0], heights[-1], len(heights))
     steps = np.diff(heights)
     mean = (heights[-1] - heights[0]) / len(steps)
-    if np.abs(heights - even).max() <= STEP_TOLERANCE * mean:
+    if np.abs(heights - even).max() <= STEP_TOLERANCE * mean + ROUNDED_MM:
         return
     usual = float(np.median(steps))
     worst = int(np.argmax(np.abs(steps - usual)))

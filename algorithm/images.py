@@ -110,10 +110,23 @@ def read_image(path: Path) -> sitk.Image:
             image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{path} cannot be read: {reason(error)}") from None
-        extra = image.GetDimension() - 3
-        if extra:
+        if extra := image.GetDimension() - 3:
             image = sitk.Extract(image, (*image.GetSize()[:3], *[0] * extra))
+        return _with_lost_values(path, image)
+
+
+def _with_lost_values(path: Path, image: sitk.Image) -> sitk.Image:
+    """Put back the NaN and infinite voxels of a NIfTI, which ITK turned into 0."""
+    if READERS[image_suffix(path) or ""] != "NiftiImageIO":
         return image
+    lost = nifti.not_finite(path, nifti.check_header(path))
+    if lost is None:
+        return image
+    voxels = sitk.GetArrayFromImage(image)
+    voxels[lost[0]] = lost[1]
+    restored = sitk.GetImageFromArray(voxels)
+    restored.CopyInformation(image)
+    return restored
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -137,7 +150,7 @@ def _open(path: Path, *, whole: bool) -> Iterator[sitk.ImageFileReader]:
 
 @contextmanager
 def _unmistakable(path: Path, suffix: str) -> Iterator[Path]:
-    """Yield a name by which ITK reads this file: asked for a.nii.gz it takes the voxels of an a.nii beside it."""
+    """Yield a name by which ITK reads this file: for a.nii.gz it takes the voxels of an a.nii beside it."""
     beside = suffix == ".nii.gz" and path.with_suffix("").exists()
     if not beside and (path.name.endswith(suffix) or READERS[suffix] != "NiftiImageIO"):
         yield path
@@ -150,9 +163,10 @@ def _unmistakable(path: Path, suffix: str) -> Iterator[Path]:
 
 def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFileReader:
     nifti_header = nifti.check_header(path) if READERS[suffix] == "NiftiImageIO" else None
+    if whole and nifti_header:
+        nifti.check_data(path, nifti_header)
     meta_header = metaimage.check_header(path) if READERS[suffix] == "MetaImageIO" else None
-    if READERS[suffix] == "NrrdImageIO":
-        nrrd.check_header(path)
+    nrrd_header = nrrd.check_header(path) if READERS[suffix] == "NrrdImageIO" else None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(name))
     reader.SetImageIO(READERS[suffix])
@@ -175,10 +189,10 @@ def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFi
     _check_sides(path, geometry)
     if nifti_header:
         nifti.check_grid(path, nifti_header, geometry)
-    if whole and nifti_header:
-        nifti.check_data(path, nifti_header)
     if whole and meta_header:
         metaimage.check_data(meta_header, wanted)
+    if whole and nrrd_header:
+        nrrd.check_data(nrrd_header, wanted)
     return reader
 
 

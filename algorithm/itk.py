@@ -49,6 +49,7 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"^(sitk::|ITK )?ERROR: *", "", useful[-1] if useful else "no reason given")
     text = re.sub(r"^\w+\(0x[0-9a-f]+\): *", "", text)
     text = re.sub(r"^(\[nrrd\] *)?(\w+: +)?", "", text)
+    text = re.sub(r'^"?/\S+?"? is not', "it is not", text)
     return text.rstrip(". ")
 
 

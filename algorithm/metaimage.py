@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from algorithm.errors import InputError
 log = logging.getLogger(__name__)
 
 LONGEST_HEADER_BYTES = 1 << 20
+# MetaIO reads a number that is none as 0 and goes on.
+NUMBERS = {"ElementSpacing", "ElementSize", "Offset", "Position", "Origin"}
+NUMBERS |= {"TransformMatrix", "Rotation", "Orientation"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ def check_header(path: Path) -> Header:
     fields, end = _fields(path)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         raise InputError(f"{path} states no spacing (ElementSpacing is missing from its header); add it")
+    for key in fields.keys() & NUMBERS:
+        _check_numbers(path, key, fields[key])
     if not fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}:
         log.warning(
             "%s does not say how it is oriented (no TransformMatrix); taken as x left, y back, z up", path
@@ -70,6 +76,15 @@ def data_file_beside(path: Path, name: str) -> Path:
             f"{path} keeps its voxels in {name!r}, which is not there; put the two files side by side"
         )
     return found
+
+
+def _check_numbers(path: Path, key: str, value: str) -> None:
+    try:
+        finite = all(math.isfinite(float(part)) for part in value.split())
+    except ValueError:
+        finite = False
+    if not finite:
+        raise InputError(f"{path} has a damaged header: {key} = {value}")
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:

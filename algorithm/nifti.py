@@ -1,8 +1,8 @@
 """The header of a NIfTI file, read on its own account before ITK is asked.
 
 ITK takes a spacing of 0 or NaN as 1 mm, a negative one as it is, an Analyze file as an identity direction,
-and the scale of the sform as a mere warning. Here they are refused. Fields are those of nifti1.h and nifti2.h
-(NIfTI-1.1, 2007; NIfTI-2, 2011).
+and the scale of the sform as a mere warning. Here they are refused. Fields are those of nifti1.h
+(NIfTI-1.1, 2007).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,33 +26,37 @@ from algorithm.itk import check_size
 
 log = logging.getLogger(__name__)
 
-GZIP_MAGIC = b"\x1f\x8b"
+HEADER_BYTES = 348
 # The sform and the qform differ by up to 7e-4 from the rounding of a quaternion near 180 degrees alone.
 FORM_DIRECTION = 2e-3
 FORM_ORIGIN_VOXELS = 0.1
 # The sform's columns must be as long as the spacing, or the two disagree on the size of a voxel.
 SCALE_TOLERANCE = 1e-3
 WRONG_UNITS = {1: "metres", 3: "micrometres"}
-NAMED_TYPES = {
-    1: "one-bit voxels",
-    32: "complex voxels",
-    128: "colours",
-    1536: "128-bit floats",
-    1792: "complex voxels",
-    2048: "complex voxels",
-    2304: "colours",
+TYPES = {
+    2: "u1",
+    4: "i2",
+    8: "i4",
+    16: "f4",
+    64: "f8",
+    256: "i1",
+    512: "u2",
+    768: "u4",
+    1024: "i8",
+    1280: "u8",
 }
+OTHER_TYPES = {1: "bits", 32: "complex numbers", 128: "colours", 1792: "complex numbers", 2304: "colours"}
 
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of a NIfTI-1 or NIfTI-2 header; `sform` and `qform` are affines (3, 4) from index xyz to RAS."""
+    """The fields of a NIfTI-1 header; `sform` and `qform` are affines (3, 4) from index xyz to RAS."""
 
     dim: tuple[int, ...]
     pixdim: tuple[float, ...]
-    datatype: int
-    bits: int
-    data_start: int
+    dtype: np.dtype[Any]
+    data_start: float
+    slope: float
     sform_code: int
     qform_code: int
     sform: NDArray[np.float64]
@@ -84,16 +89,16 @@ def check_header(path: Path) -> Header:
     """
     header = _parse(path)
     rank = header.dim[0]
-    if not 1 <= rank <= 7 or min(header.dim[1 : rank + 1]) < 1:
-        raise InputError(f"{path} has a damaged header: its size is {header.dim[1:]}")
+    if not 1 <= rank <= 7:
+        raise InputError(f"{path} has a damaged header: its number of axes is {rank}")
+    if min(header.dim[1 : rank + 1]) < 1:
+        raise InputError(f"{path} has a damaged header: its size is {header.dim[1 : rank + 1]} (x, y, z)")
     if rank < 3 or any(n != 1 for n in header.dim[4 : rank + 1]):
         raise InputError(
             f"{path} must be one 3-D volume, but its size is {header.dim[1 : rank + 1]} (x, y, z, …)"
         )
-    if header.datatype in NAMED_TYPES:
-        raise InputError(
-            f"{path} must have one number per voxel, but it holds {NAMED_TYPES[header.datatype]}"
-        )
+    if not HEADER_BYTES <= header.data_start < float("inf"):
+        raise InputError(f"{path} has a damaged header: its voxels begin at byte {header.data_start}")
     spacing = header.pixdim[1:4]
     if not all(math.isfinite(s) and s > 0 for s in spacing):
         raise InputError(
@@ -104,7 +109,7 @@ def check_header(path: Path) -> Header:
             f"{path} states its grid in {WRONG_UNITS[header.unit]}; it must be in mm (xyzt_units 2)"
         )
     _check_sform(path, header)
-    check_size(path, header.dim[1:4], header.bits // 8)
+    check_size(path, header.dim[1:4], header.dtype.itemsize)
     return header
 
 
@@ -148,16 +153,34 @@ def check_grid(path: Path, header: Header, read: Geometry) -> None:
 
 def check_data(path: Path, header: Header) -> None:
     """Raise InputError unless the file holds every voxel that the header claims, undamaged."""
-    wanted = math.prod(header.dim[1:4]) * header.bits // 8
+    wanted = math.prod(header.dim[1:4]) * header.dtype.itemsize
     if _is_gzip(path):
-        payload.check_gzip(path, header.data_start + wanted)
+        with path.open("rb") as file:
+            payload.check_gzip(path, file, int(header.data_start) + wanted)
     else:
-        payload.check_plain(path, header.data_start, wanted)
+        payload.check_plain(path, int(header.data_start), wanted)
+
+
+def not_finite(path: Path, header: Header) -> tuple[NDArray[np.bool_], NDArray[Any]] | None:
+    """Return where voxels (z, y, x) are NaN or infinite, and those values; None where all are finite.
+
+    The library that ITK reads NIfTI with turns them into 0, which is water, not the air they stand for.
+    """
+    if header.dtype.kind != "f":
+        return None
+    with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
+        file.seek(int(header.data_start))
+        raw = file.read(math.prod(header.dim[1:4]) * header.dtype.itemsize)
+    stored = np.frombuffer(raw, header.dtype).reshape(header.dim[3:0:-1])
+    where = ~np.isfinite(stored)
+    if not where.any():
+        return None
+    return where, stored[where] * (-1.0 if header.slope < 0 else 1.0)
 
 
 def _is_gzip(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
+        return file.read(2) == payload.GZIP_MAGIC
 
 
 def _parse(path: Path) -> Header:
@@ -169,18 +192,18 @@ def _parse(path: Path) -> Header:
         )
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
-            raw = file.read(540)
+            raw = file.read(HEADER_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} has damaged compressed data ({error}); copy or download it again") from None
     for order in "<>":
-        if len(raw) >= 348 and struct.unpack_from(f"{order}i", raw)[0] == 348:
-            return _nifti_1(path, raw, order)
-        if len(raw) >= 540 and struct.unpack_from(f"{order}i", raw)[0] == 540:
-            return _nifti_2(path, raw, order)
+        if len(raw) == HEADER_BYTES and struct.unpack_from(f"{order}i", raw)[0] == 348:
+            return _fields(path, raw, order)
+        if len(raw) >= 8 and struct.unpack_from(f"{order}i", raw)[0] == 540:
+            raise InputError(f"{path} is a NIfTI-2 file, which cannot be read; convert it to NIfTI-1")
     raise InputError(f"{path} is not a NIfTI file, or its header is damaged")
 
 
-def _nifti_1(path: Path, raw: bytes, order: str) -> Header:
+def _fields(path: Path, raw: bytes, order: str) -> Header:
     if raw[344:348] != b"n+1\0":
         raise InputError(
             f"{path} must be a single-file NIfTI, but is marked {raw[344:347].decode('ascii', 'replace')!r} "
@@ -191,41 +214,25 @@ def _nifti_1(path: Path, raw: bytes, order: str) -> Header:
         return struct.unpack_from(order + form, raw, at)
 
     datatype, bits = struct.unpack_from(f"{order}2h", raw, 70)
+    if datatype in OTHER_TYPES:
+        raise InputError(f"{path} must have one number per voxel, but it holds {OTHER_TYPES[datatype]}")
+    dtype = np.dtype(order + TYPES.get(datatype, "V0"))
+    if dtype.itemsize * 8 != bits or not bits:
+        raise InputError(f"{path} has a damaged header: voxels of type {datatype} cannot have {bits} bits")
     codes = struct.unpack_from(f"{order}2h", raw, 252)
     b, c, d, qx, qy, qz = get("6f", 256)
     return Header(
         dim=struct.unpack_from(f"{order}8h", raw, 40),
         pixdim=get("8f", 76),
-        datatype=datatype,
-        bits=bits,
-        data_start=int(get("f", 108)[0]),
+        dtype=dtype,
+        data_start=get("f", 108)[0],
+        slope=get("f", 112)[0],
         qform_code=codes[0],
         sform_code=codes[1],
         sform=np.array(get("12f", 280)).reshape(3, 4),
         quaternion=(b, c, d),
         q_offset=(qx, qy, qz),
         unit=raw[123] & 7,
-    )
-
-
-def _nifti_2(path: Path, raw: bytes, order: str) -> Header:
-    if raw[4:8] != b"n+2\0":
-        raise InputError(f"{path} must be a single-file NIfTI; convert it to .nii.gz")
-    datatype, bits = struct.unpack_from(f"{order}2h", raw, 12)
-    codes = struct.unpack_from(f"{order}2i", raw, 344)
-    b, c, d, qx, qy, qz = struct.unpack_from(f"{order}6d", raw, 352)
-    return Header(
-        dim=struct.unpack_from(f"{order}8q", raw, 16),
-        pixdim=struct.unpack_from(f"{order}8d", raw, 104),
-        datatype=datatype,
-        bits=bits,
-        data_start=struct.unpack_from(f"{order}q", raw, 168)[0],
-        qform_code=codes[0],
-        sform_code=codes[1],
-        sform=np.array(struct.unpack_from(f"{order}12d", raw, 400)).reshape(3, 4),
-        quaternion=(b, c, d),
-        q_offset=(qx, qy, qz),
-        unit=struct.unpack_from(f"{order}i", raw, 500)[0] & 7,
     )
 
 

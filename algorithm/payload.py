@@ -6,13 +6,13 @@ error. Streams are decoded in small pieces and thrown away: memory does not foll
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 from algorithm.errors import InputError
 
+GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 1 << 20
 
 
@@ -21,40 +21,40 @@ def check_plain(path: Path, start: int, wanted: int) -> None:
     _enough(path, path.stat().st_size - start, wanted)
 
 
-def check_gzip(path: Path, wanted: int) -> None:
-    """Raise InputError unless `path` unpacks to at least `wanted` bytes with the checksum that it carries."""
+def check_gzip(path: Path, file: BinaryIO, wanted: int) -> None:
+    """Raise InputError unless `file` unpacks, from where it is, to `wanted` bytes or more, undamaged.
+
+    Gzip members that follow each other count as one stream; what follows the last is left alone.
+    """
     there = 0
-    try:
-        with gzip.open(path) as stream:
-            # Past the voxels a little may follow; an endless stream is left before its checksum.
-            while there <= 2 * wanted + PIECE_BYTES and (piece := stream.read(PIECE_BYTES)):
-                there += len(piece)
-    except gzip.BadGzipFile as error:
-        if there < wanted or "CRC" in str(error):
-            raise _damaged(path) from None
-    except EOFError:
-        raise InputError(f"{path} is cut off in its compressed data; copy or download it again") from None
-    except zlib.error:
-        raise _damaged(path) from None
+    rest = file.read(PIECE_BYTES)
+    while rest[:2] == GZIP_MAGIC and there <= 2 * wanted + PIECE_BYTES:
+        unpacked, rest = _unpack(path, file, rest, zlib.MAX_WBITS | 16, 2 * wanted + PIECE_BYTES)
+        there += unpacked
     _enough(path, there, wanted)
 
 
 def check_zlib(path: Path, file: BinaryIO, wanted: int) -> None:
-    """Raise InputError unless `file` unpacks, from where it is, to exactly `wanted` sound bytes."""
-    decoder = zlib.decompressobj()
-    there = 0
-    try:
-        while (
-            not decoder.eof
-            and there <= wanted
-            and (piece := decoder.unconsumed_tail or file.read(PIECE_BYTES))
-        ):
-            there += len(decoder.decompress(piece, PIECE_BYTES))
-    except zlib.error:
-        raise _damaged(path) from None
+    """Raise InputError unless `file` unpacks, from where it is, to exactly `wanted` bytes, undamaged."""
+    there, _ = _unpack(path, file, file.read(PIECE_BYTES), zlib.MAX_WBITS, wanted)
     _enough(path, there, wanted)
-    if not decoder.eof:
+    if there > wanted:
         raise _damaged(path)
+
+
+def _unpack(path: Path, file: BinaryIO, piece: bytes, wbits: int, limit: int) -> tuple[int, bytes]:
+    """Return how many bytes one stream unpacks to, and what follows it; stop beyond `limit` bytes."""
+    decoder = zlib.decompressobj(wbits)
+    there = 0
+    while not decoder.eof and there <= limit:
+        if not piece:
+            raise InputError(f"{path} is cut off in its compressed data; copy or download it again")
+        try:
+            there += len(decoder.decompress(piece, PIECE_BYTES))
+        except zlib.error:
+            raise _damaged(path) from None
+        piece = decoder.unconsumed_tail or (b"" if decoder.eof else file.read(PIECE_BYTES))
+    return there, decoder.unused_data or file.read(PIECE_BYTES)
 
 
 def _enough(path: Path, there: int, wanted: int) -> None:

@@ -132,7 +132,7 @@ def class_maps_to_labels(
     out: npt.NDArray[np.uint8] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Resample class maps (c, z, y, x) trilinearly to `shape_zyx` and take the class of the largest value, in one pass.
+    """Resample class maps (c, z, y, x) trilinearly and take the class of the largest value, in one pass.
 
     Of equal values the lowest class wins. A NaN never wins; where all classes are NaN the label is 0.
 

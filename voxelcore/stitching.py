@@ -152,4 +152,5 @@ def _axis_weights(tiling: Tiling, axis: int) -> npt.NDArray[np.float32]:
         first, stop = max(start, 0), min(start + patch, n)
         total[first:stop] += gaussian[first - start : stop - start]
     voxels = np.clip(tiling.starts_zyx[:, axis, np.newaxis] + np.arange(patch), 0, n - 1)
-    return (gaussian / total[voxels]).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (gaussian / total[voxels]).astype(np.float32)
+    return weights
