@@ -70,7 +70,8 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":
             self.network.to(memory_format=torch.channels_last_3d)  # measured a third faster than contiguous
-        self.precision = choose_precision(settings.precision, self.network, meta.patch_shape_zyx, self.device)
+        batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
+        self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
@@ -215,7 +216,7 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     if settings.class_weights == "equal":
         return (1.0,) * count
     if settings.class_weights == "inverse":
-        voxels = meta.voxel_counts
+        voxels = meta.class_voxels
         if 0 in voxels:
             name = meta.labels[voxels.index(0)]
             raise InputError(f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs")
@@ -243,7 +244,7 @@ def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, h
         patch_shape_zyx=patch,
         stitching=Stitching(settings.blend, (z, y, x)),
         provenance={
-            "data_set": {"name": meta.dataset, "sha256": meta.dataset_sha256},
+            "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
             "settings": settings.as_dict(),
             "epochs_done": len(history.rows),
             "scores": history.rows[-1] if history.rows else {},

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _changed(preset: PreparePreset, args: argparse.Namespace, labels: tuple[str, ...]) -> PreparePreset:
     """Return the preset with what the command line changes."""
-    given = {
+    given: dict[str, Any] = {
         field.name: tuple(value) if isinstance(value, list) else value
         for field in dataclasses.fields(PreparePreset)
         if (value := getattr(args, field.name, None)) is not None
