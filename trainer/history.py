@@ -66,11 +66,18 @@ class History:
         waited_share: float,
     ) -> None:
         """Add the row of `epoch`, counted from 1."""
-        row: Row = {"epoch": epoch, "learning_rate": learning_rate, "seconds": seconds, "waited_share": waited_share}
+        row: Row = {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "seconds": seconds,
+            "waited_share": waited_share,
+        }
         for part, scores in (("train", train), ("val", val)):
             row[f"{part}_loss"] = scores.loss
             for kind, dice in (("dice", scores.batch_dice), ("pooled", scores.pooled_dice)):
-                row.update({f"{part}_{kind}_{name}": value for name, value in zip(self.labels, dice, strict=True)})
+                row.update(
+                    {f"{part}_{kind}_{name}": value for name, value in zip(self.labels, dice, strict=True)}
+                )
         self.rows.append(row)
 
     @property

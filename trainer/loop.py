@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from algorithm.bundle import Bundle, Description, Stitching, write_bundle
 from algorithm.errors import InputError
-from algorithm.network import UNet3D
+from algorithm.network import UNet3D, to_channels_last
 from algorithm.progress import progress
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.history import EpochScores, History
@@ -44,7 +44,13 @@ class Tally:
         return EpochScores.of(torch.stack(self.losses).cpu().numpy(), confusions)
 
     def state(self) -> dict[str, Any]:
-        return {"losses": self.losses, "confusions": self.confusions, "waited_s": self.waited_s, "spent_s": self.spent_s}
+        """Return plain values and tensors for a checkpoint."""
+        return {
+            "losses": self.losses,
+            "confusions": self.confusions,
+            "waited_s": self.waited_s,
+            "spent_s": self.spent_s,
+        }
 
 
 @dataclass
@@ -69,13 +75,15 @@ class Trainer:
             tie_context_convs=settings.tie_context_convs,
         ).to(self.device)
         if self.device.type == "cpu":
-            self.network.to(memory_format=torch.channels_last_3d)  # measured a third faster than contiguous
+            to_channels_last(self.network)
         batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
         self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
-        self.val_batches = Batches(self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False)
+        self.val_batches = Batches(
+            self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
+        )
         channels = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
         self.std = torch.tensor(meta.std, device=self.device).view(channels)
@@ -183,7 +191,9 @@ class Trainer:
 
     def _keep(self, epochs_done: int) -> None:
         self.history.write(self.run)
-        bundle = Bundle(self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history))
+        bundle = Bundle(
+            self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
+        )
         if self.history.best_epoch == epochs_done:
             write_bundle(self.run / "bundle", bundle)
         write_bundle(self.run / "bundle-last", bundle)
@@ -219,7 +229,9 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
         voxels = meta.class_voxels
         if 0 in voxels:
             name = meta.labels[voxels.index(0)]
-            raise InputError(f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs")
+            raise InputError(
+                f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs"
+            )
         return tuple(voxels[0] / number for number in voxels)
     if len(settings.class_weights) != count:
         raise InputError(
@@ -229,7 +241,9 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     return tuple(float(weight) for weight in settings.class_weights)
 
 
-def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History) -> Description:
+def describe_bundle(
+    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
+) -> Description:
     """Return all that inference needs beside the weights, and where they come from."""
     patch = meta.patch_shape_zyx
     z, y, x = (int(share * size) for share, size in zip(settings.overlap_zyx, patch, strict=True))
@@ -255,7 +269,11 @@ def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, h
 
 def versions() -> dict[str, str]:
     """Return the versions of this software and of what trains."""
-    return {"decathlon-unet": metadata.version("decathlon-unet"), "torch": torch.__version__, "numpy": np.__version__}
+    return {
+        "decathlon-unet": metadata.version("decathlon-unet"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def make_optimiser(settings: TrainSettings, network: UNet3D) -> torch.optim.Optimizer:

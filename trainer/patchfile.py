@@ -16,7 +16,10 @@ core, against 190 and 310).
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -93,6 +96,12 @@ class PatchMeta:
     def cases(self) -> tuple[str, ...]:
         """Names of the cases that this file's patches are from."""
         return self.training_cases if self.role == "training" else self.validation_cases
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all attributes but the version: equal for equal patches, another for any other."""
+        content = {name: value for name, value in dataclasses.asdict(self).items() if name != "version"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, attributes: h5py.AttributeManager) -> None:
         """Write every field as an attribute of its own."""

@@ -37,13 +37,17 @@ def choose_precision(
         for layer in wrong:
             _keep_in_float32(layer)
         if wrong:
-            log.info("%d of %d convolutions are wrong in bfloat16 here and stay in float32", len(wrong), len(shapes))
+            log.info(
+                "%d of %d convolutions are wrong in bfloat16 here and stay in float32",
+                len(wrong),
+                len(shapes),
+            )
     return torch.bfloat16
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -54,7 +58,9 @@ def _input_shapes(network: UNet3D, batch_shape: Shape) -> dict[nn.Conv3d, Shape]
         if isinstance(layer, nn.Conv3d):
             shapes[layer] = tuple(inputs[0].shape)
 
-    handles = [layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv3d)]
+    handles = [
+        layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv3d)
+    ]
     with torch.no_grad():
         network(torch.zeros(batch_shape))
     for handle in handles:
@@ -85,4 +91,4 @@ def _keep_in_float32(layer: nn.Conv3d) -> None:
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float())
 
-    layer.forward = exact  # type: ignore[method-assign]
+    layer.forward = exact  # type: ignore[method-assign,assignment]

@@ -60,7 +60,10 @@ class Engine:
         """Return the engine that ENGINE names, else Docker where its daemon answers, else podman, else None."""
         asked = os.environ.get("ENGINE")
         for name in (asked,) if asked else ("docker", "podman"):
-            if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
+            if (
+                shutil.which(name)
+                and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0
+            ):
                 return cls(name)
         if asked:
             raise RuntimeError(f"ENGINE={asked} was asked for and `{asked} info` fails")
@@ -82,13 +85,30 @@ class Engine:
         with tempfile.TemporaryDirectory() as folder:
             if self.is_podman:
                 options += ["--pull=never", "--network=host", *_ulimits(processes=4096)]
-                options += [f"--volume={here}:{there}:ro" for here, there in mirrors.mounts(Path(folder)).items()]
-            command = [*self._global(), "build", "--platform=linux/amd64", f"--tag={tag}", *options, str(REPOSITORY)]
+                options += [
+                    f"--volume={here}:{there}:ro" for here, there in mirrors.mounts(Path(folder)).items()
+                ]
+            command = [
+                *self._global(),
+                "build",
+                "--platform=linux/amd64",
+                f"--tag={tag}",
+                *options,
+                str(REPOSITORY),
+            ]
             subprocess.run(command, check=True, timeout=BUILD_SECONDS)
 
     def add_bundle(self, image: str, bundle: Path, tag: str) -> None:
         """Make `tag`: `image` with the weights of `bundle` inside, by the script that users run for it."""
-        command = [str(REPOSITORY / "tools" / "build.sh"), "--from", image, "--bundle", str(bundle), "--tag", tag]
+        command = [
+            str(REPOSITORY / "tools" / "build.sh"),
+            "--from",
+            image,
+            "--bundle",
+            str(bundle),
+            "--tag",
+            tag,
+        ]
         environment = os.environ | {"ENGINE": self.name}
         subprocess.run(command, check=True, timeout=BUILD_SECONDS, env=environment)
 
@@ -114,12 +134,17 @@ class Engine:
     def inspect(self, image: str) -> dict[str, object]:
         """Return the engine's description of an image."""
         command = [self.name, "image", "inspect", image]
-        found: list[dict[str, object]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        found: list[dict[str, object]] = json.loads(
+            subprocess.run(command, check=True, capture_output=True).stdout
+        )
         return found[0]
 
     def _provide(self, base: str) -> None:
         """Have `base` in local storage: there already, pulled, or (podman) made from Debian's packages."""
-        if subprocess.run([self.name, "image", "inspect", base], capture_output=True, check=False).returncode == 0:
+        if (
+            subprocess.run([self.name, "image", "inspect", base], capture_output=True, check=False).returncode
+            == 0
+        ):
             return
         source = os.environ.get("DECATHLON_BASE_IMAGE", "")
         if source not in ("", "pull", "bootstrap"):

@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 import trainer.prepare
 from algorithm.errors import InputError
@@ -426,3 +427,31 @@ sys.stderr.write(str(peak() - before))
     assert patches > 180e6
     # Two cases of 5 MB in hand, in several copies; neither all volumes nor all patches.
     assert int(done.stderr.splitlines()[-1]) * 1024 < 55e6
+
+
+def test_a_real_scan_as_a_one_case_data_set(real_data: Path, tmp_path: Path) -> None:
+    source, folder = real_data / "abdomen_crlm_1004", tmp_path / "Task07_Pancreas"
+    description = {
+        "name": "One",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "pancreas"},
+        "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
+        "test": [],
+    }
+    for part, file in (("imagesTr", "tiny_ct.nii.gz"), ("labelsTr", "tiny_pancreas_auto.nii.gz")):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "a.nii.gz").symlink_to(source / file)
+    (folder / "dataset.json").write_text(json.dumps(description))
+    preset = replace(PRESET, patch_shape_zyx=(64, 64, 64), quotas={"pancreas": 1.0})
+    training, _ = prepare(Dataset.read(folder), tmp_path / "work", preset, first_share(["a"], overfit=True))
+    image, labels = (sitk.ReadImage(str(folder / part / "a.nii.gz")) for part in ("imagesTr", "labelsTr"))
+    volume = tmp_path / "work" / "volumes" / "a"
+    millilitres = np.count_nonzero(sitk.GetArrayFromImage(labels)) * np.prod(labels.GetSpacing()) / 1000
+    resampled = np.load(volume / "label.npy")
+    spacing_mm = np.array(image.GetSize()[::-1]) * image.GetSpacing()[::-1] / resampled.shape
+    np.testing.assert_allclose(spacing_mm, (2.5, 0.8, 0.8), rtol=0.02)
+    assert np.count_nonzero(resampled) * np.prod(spacing_mm) / 1000 == pytest.approx(millilitres, rel=0.03)
+    assert -100 <= training.mean[0] <= 200
+    assert training.quota_held == (60,)
+    starts = PatchFile(tmp_path / "work" / "train.h5").start_zyx
+    assert set(starts[:, 0]) == {-((64 - resampled.shape[0]) // 2)}

@@ -156,6 +156,14 @@ def test_differences_say_what_changed() -> None:
     ]
 
 
+def test_the_digest_tells_patches_apart(written: tuple[PatchFile, Content]) -> None:
+    digest = meta_of(7).digest
+    assert written[0].meta.digest == digest
+    assert replace(meta_of(7), version="9").digest == digest
+    changed = [replace(meta_of(7), seed=1), replace(meta_of(7), mean=(0.5,)), meta_of(8)]
+    assert len({digest, *(meta.digest for meta in changed)}) == 4
+
+
 def test_patches_are_read_in_any_order(written: tuple[PatchFile, Content]) -> None:
     file, (images, labels) = written
     assert len(file) == 7

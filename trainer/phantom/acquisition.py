@@ -168,7 +168,9 @@ class NoiseFilter:
         y = scan.grid.axis_mm(1)[:, None] + 20.0
         x = scan.grid.axis_mm(2)[None, :]
         # rays through the middle of the patient are the weakest
-        self.strength = (scan.noise_hu * (0.5 + 0.5 * np.exp(-((x / 150) ** 2) - (y / 115) ** 2))).astype(np.float32)
+        self.strength = (scan.noise_hu * (0.5 + 0.5 * np.exp(-((x / 150) ** 2) - (y / 115) ** 2))).astype(
+            np.float32
+        )
 
     def draw(self, rng: np.random.Generator) -> Floats:
         """Return one slice of noise in HU, (y, x)."""

@@ -108,7 +108,9 @@ def make_dataset(
     paths += [(number, folder / "imagesTs", folder / "labelsTs") for number in test_ids]
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    jobs = [(number, images / case_file(number), labels / case_file(number)) for number, images, labels in paths]
+    jobs = [
+        (number, images / case_file(number), labels / case_file(number)) for number, images, labels in paths
+    ]
     missing = [job for job in jobs if not (job[1].is_file() and job[2].is_file())]
     if len(missing) < len(jobs):
         log.info("%d of %d cases are there already", len(jobs) - len(missing), len(jobs))

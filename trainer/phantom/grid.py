@@ -43,9 +43,7 @@ class ScanGrid:
         return float(np.prod(self.spacing_zyx_mm)) / 1000.0
 
     @classmethod
-    def around(
-        cls, box: Box, spacing_zyx_mm: tuple[float, float, float]
-    ) -> ScanGrid:
+    def around(cls, box: Box, spacing_zyx_mm: tuple[float, float, float]) -> ScanGrid:
         """Return the grid of this spacing that covers a box."""
         low, high = box[0][::-1], box[1][::-1]
         spacing = np.array(spacing_zyx_mm)

@@ -80,7 +80,9 @@ def colon(rng: np.random.Generator, torso: Torso, palette: Palette, scale: float
         tube = Tube(path, girth * waves)
         kind = float(rng.random())
         gas = gas_level(tube, float(rng.uniform(0.25, 0.7)), scale) if kind < 0.6 else None
-        material = Lumen(palette.bowel_wall - 8.0, float(rng.uniform(15, 60)), 2.4, gas, stool=float(rng.random()))
+        material = Lumen(
+            palette.bowel_wall - 8.0, float(rng.uniform(15, 60)), 2.4, gas, stool=float(rng.random())
+        )
         organs.append(Organ("colon", Within(tube, torso, 1.0), material))
     return organs
 

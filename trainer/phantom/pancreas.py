@@ -111,7 +111,9 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
     at = np.array([np.interp(place, np.arange(len(path)), path[:, axis]) for axis in range(4)])
     radius = float(np.cbrt(facts.tumour_ml * 1000.0 * 3 / (4 * np.pi)))
     off = rng.normal(size=3)
-    centre = at[:3] + off / np.linalg.norm(off) * float(rng.uniform(0.1, 0.6)) * max(at[3] - 0.3 * radius, 2.0)
+    centre = at[:3] + off / np.linalg.norm(off) * float(rng.uniform(0.1, 0.6)) * max(
+        at[3] - 0.3 * radius, 2.0
+    )
     stretch = np.exp(rng.normal(0, 0.16, 3))
     radii = radius * stretch / np.cbrt(stretch.prod())
     turn = rng.uniform(-90, 90, 3)
@@ -127,7 +129,12 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
         duct = Tube(path[first:-1, :3], np.linspace(caliber, 0.45 * caliber, len(path) - 1 - first), 1.0, 4.0)
     bile_duct = None
     if in_head and rng.random() < 0.55:
-        run: list[Triple] = [(-34.0, -48.0, -28.0), (-33.0, -49.0, -8.0), (-32.0, -56.0, 12.0), (-42.0, -55.0, 34.0)]
+        run: list[Triple] = [
+            (-34.0, -48.0, -28.0),
+            (-33.0, -49.0, -8.0),
+            (-32.0, -56.0, 12.0),
+            (-42.0, -55.0, 34.0),
+        ]
         wide = float(rng.uniform(4.0, 7.5))
         bile_duct = vessel(run, [wide * 0.7, wide, wide, wide * 0.7], rng, 1.5)
     return Gland(

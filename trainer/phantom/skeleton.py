@@ -77,7 +77,14 @@ class Spine:
         plate = away - np.float32((LEVEL_MM - DISC_MM) / 2)
         patch.fill(patch.distance, self.disc_hu)
         Bone(self.cortex_hu, self.marrow_hu, 1.4).paint(
-            Patch(points, patch.hu, patch.pancreas, patch.tumour, np.maximum(patch.distance, plate), patch.width_mm)
+            Patch(
+                points,
+                patch.hu,
+                patch.pancreas,
+                patch.tumour,
+                np.maximum(patch.distance, plate),
+                patch.width_mm,
+            )
         )
 
 
@@ -92,7 +99,9 @@ class Canal:
         """Paint arch and canal."""
         points = patch.points
         arch = np.cos((points.z + np.float32(9.0)) * np.float32(2 * np.pi / LEVEL_MM))
-        patch.blend(coverage(patch.distance, 1.5) * np.clip(arch * 2 + np.float32(1.2), 0.15, 1), self.bone_hu)
+        patch.blend(
+            coverage(patch.distance, 1.5) * np.clip(arch * 2 + np.float32(1.2), 0.15, 1), self.bone_hu
+        )
         patch.fill(patch.distance + np.float32(4.0), self.cord_hu)
 
 
@@ -150,7 +159,11 @@ def build_skeleton(seed: int, case: int, torso: Torso, palette: Palette) -> list
                                       np.array([5.0, 5.0]), 0.7, 2.0), thin)
             )  # fmt: skip
         organs.append(
-            Organ("iliac wing", Ellipsoid.at((side * 98, 18, -200), (9, 52, 66), (0, side * 22, side * 38)), bone)
+            Organ(
+                "iliac wing",
+                Ellipsoid.at((side * 98, 18, -200), (9, 52, 66), (0, side * 22, side * 38)),
+                bone,
+            )
         )
     spine = Spine(palette.bone_cortex, palette.bone_marrow, 88.0)
     organs.append(Organ("spine", spine, spine))
@@ -160,6 +173,8 @@ def build_skeleton(seed: int, case: int, torso: Torso, palette: Palette) -> list
             Organ("spinous process", Tube(as_path([(0, 36, z + 6), (0, 62, z - 4)]), np.array([3.6, 3.2]), 0.35, 2.0),
                   thin)
         )  # fmt: skip
-    organs.append(Organ("spinal canal", Column(0.0, CANAL_Y, 15.0, 13.0), Canal(palette.bone_cortex * 0.8, 38.0)))
+    organs.append(
+        Organ("spinal canal", Column(0.0, CANAL_Y, 15.0, 13.0), Canal(palette.bone_cortex * 0.8, 38.0))
+    )
     organs.append(Organ("sacrum", Ellipsoid.at((0, 30, -190), (46, 20, 48), (-20, 0, 0)), bone))
     return organs

@@ -38,7 +38,9 @@ PANCREAS_BOX_XYZ_MM_MEDIAN = (129.5, 71.6, 82.5)
 TUMOUR_BOX_XYZ_MM_MEDIAN = (25.4, 22.6, 22.5)
 
 MATRIX = 512
-HEAD_SHARE = 0.65  # of pancreatic ductal adenocarcinomas (Artinyan et al. 2008, doi:10.1080/13651820701883946)
+HEAD_SHARE = (
+    0.65  # of pancreatic ductal adenocarcinomas (Artinyan et al. 2008, doi:10.1080/13651820701883946)
+)
 
 
 @dataclass(frozen=True)

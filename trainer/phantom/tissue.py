@@ -166,7 +166,9 @@ class Kidney:
         cortex = points.fine * np.float32(4.0)
         cortex += np.float32(self.cortex_hu)
         patch.fill(patch.distance, cortex)
-        pyramids = np.maximum(patch.distance + np.float32(6.0), np.float32(-3.0) * (points.coarse + np.float32(0.5)))
+        pyramids = np.maximum(
+            patch.distance + np.float32(6.0), np.float32(-3.0) * (points.coarse + np.float32(0.5))
+        )
         patch.fill(pyramids, self.medulla_hu, width_mm=2.5)
         cx, cy, cz = (np.float32(value) for value in self.sinus)
         rx, ry, rz = (np.float32(1.0 / value) for value in self.sinus_radii_mm)
@@ -175,5 +177,7 @@ class Kidney:
         depth += points.coarse * np.float32(1.8)
         inside = np.maximum(depth, patch.distance - np.float32(1.0))
         patch.fill(inside, self.fat_hu, width_mm=2.0)
-        pelvis = np.maximum(inside + np.float32(3.0), np.abs(points.coarse) * np.float32(4.0) - np.float32(2.2))
+        pelvis = np.maximum(
+            inside + np.float32(3.0), np.abs(points.coarse) * np.float32(4.0) - np.float32(2.2)
+        )
         patch.fill(pelvis, self.pelvis_hu, width_mm=2.0)

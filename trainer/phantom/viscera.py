@@ -77,7 +77,9 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
               Solid(palette.fat + 25.0, 8.0, soft_mm=2.5))
     )  # fmt: skip
     organs += [
-        Organ("liver vessels", Within(tube, torso, 12.0), Solid(palette.portal_vein, soft_mm=1.8, opacity=0.85))
+        Organ(
+            "liver vessels", Within(tube, torso, 12.0), Solid(palette.portal_vein, soft_mm=1.8, opacity=0.85)
+        )
         for tube in liver_vessels(rng)
     ]
     neck = near(rng, (-50, -70, -2), 3)
@@ -91,7 +93,9 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         organs.append(Organ("gallbladder", inner, Solid(palette.bile, 2.0)))
     for side in (-1.0, 1.0):
         around = Ellipsoid.at((side * 68 * wide, 16, -12), (40, 37, 76), (0, side * -9, 0))
-        organs.append(Organ("perirenal fat", Within(around, torso, 2.0), Solid(palette.fat, 5.0, soft_mm=3.0)))
+        organs.append(
+            Organ("perirenal fat", Within(around, torso, 2.0), Solid(palette.fat, 5.0, soft_mm=3.0))
+        )
     return organs
 
 
@@ -135,9 +139,18 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         vein = [toward(hilum, vein_end, share) for share in (0.0, 0.35, 0.7, 1.0)]
         if side > 0:  # in front of the aorta
             vein = [vein[0], (30.0, -42.0, -16.0), (8.0, -54.0, -19.0), vein_end]
-        organs.append(Organ("renal vein", vessel(vein, [4.0, 4.5, 4.5, 5.0], rng, 1.0), Solid(palette.cava + 18.0)))
-        artery = [(4.0, -36.0, -14.0), (side * 20 + 2, -24.0, -16.0), toward(hilum, (0, -20, -14), 0.3), hilum]
-        organs.append(Organ("renal artery", vessel(artery, [3.2, 2.8, 2.6, 2.4], rng, 0.8), Solid(palette.aorta)))
+        organs.append(
+            Organ("renal vein", vessel(vein, [4.0, 4.5, 4.5, 5.0], rng, 1.0), Solid(palette.cava + 18.0))
+        )
+        artery = [
+            (4.0, -36.0, -14.0),
+            (side * 20 + 2, -24.0, -16.0),
+            toward(hilum, (0, -20, -14), 0.3),
+            hilum,
+        ]
+        organs.append(
+            Organ("renal artery", vessel(artery, [3.2, 2.8, 2.6, 2.4], rng, 0.8), Solid(palette.aorta))
+        )
     caliber = float(rng.uniform(8.5, 11.5))
     aorta = vessel(
         [(10, -32, 260), (9, -32, 120), (7, -34, 40), (5, -34, -20), (3, -36, -80), (1, -38, -112)],
@@ -145,9 +158,21 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
     )  # fmt: skip
     organs.append(Organ("aorta", aorta, Solid(palette.aorta, 4.0)))
     for side in (-1.0, 1.0):
-        iliac: list[Triple] = [(1, -38, -108), (side * 20, -34, -140), (side * 45, -20, -190), (side * 60, -62, -260)]
-        organs.append(Organ("iliac artery", vessel(iliac, [6, 5.5, 4.5, 4.5], rng, 2.0), Solid(palette.aorta)))
-        vein_path: list[Triple] = [(-18, -30, -116), (side * 22, -22, -146), (side * 48, -12, -192), (side * 60, -52, -260)]
+        iliac: list[Triple] = [
+            (1, -38, -108),
+            (side * 20, -34, -140),
+            (side * 45, -20, -190),
+            (side * 60, -62, -260),
+        ]
+        organs.append(
+            Organ("iliac artery", vessel(iliac, [6, 5.5, 4.5, 4.5], rng, 2.0), Solid(palette.aorta))
+        )
+        vein_path: list[Triple] = [
+            (-18, -30, -116),
+            (side * 22, -22, -146),
+            (side * 48, -12, -192),
+            (side * 60, -52, -260),
+        ]
         organs.append(Organ("iliac vein", vessel(vein_path, [7, 6.5, 6, 5.5], rng, 2.0), Solid(palette.cava)))
     plaque = float(rng.random())
     if plaque < 0.45:
