@@ -1,7 +1,8 @@
 """What this machine knows of package mirrors, handed to an image build without touching the Dockerfile.
 
-Behind a company's proxy or mirror, pip and apt work because the machine was configured for it; a build in a clean
-container knows nothing of that. The configuration is read from pip, apt and the environment and mounted read-only.
+Behind a company's proxy or mirror, pip and apt work because the machine was configured for it; a build in a
+clean container knows nothing of that. The configuration is read from pip, apt and the environment and mounted
+read-only.
 """
 
 from __future__ import annotations
@@ -26,8 +27,14 @@ def pip_settings() -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "config", "list"]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     entries = [line.split("=", 1) for line in lines if "=" in line]
-    found = {name.split(".", 1)[1]: ast.literal_eval(value) for name, value in entries if name.startswith("global.")}
-    found |= {name.removeprefix(":env:."): ast.literal_eval(value) for name, value in entries if ":env:." in name}
+    found = {
+        name.split(".", 1)[1]: ast.literal_eval(value)
+        for name, value in entries
+        if name.startswith("global.")
+    }
+    found |= {
+        name.removeprefix(":env:."): ast.literal_eval(value) for name, value in entries if ":env:." in name
+    }
     certificate = next((os.environ[name] for name in CERTIFICATE_VARIABLES if os.environ.get(name)), None)
     if certificate and "cert" not in found:
         found["cert"] = certificate
@@ -61,7 +68,9 @@ def _moved_word(word: str, mounted: dict[Path, Path]) -> str:
         return word
     # An index of a folder links to its files by relative paths, so its parent is what has to be there.
     root = path.parent if url.scheme == "file" and path.is_dir() else path
-    target = mounted.setdefault(root.resolve() if root.is_file() else root, MOUNT_POINT / f"{len(mounted)}-{root.name}")
+    target = mounted.setdefault(
+        root.resolve() if root.is_file() else root, MOUNT_POINT / f"{len(mounted)}-{root.name}"
+    )
     moved = target / path.relative_to(root)
     return f"file://{moved}" if url.scheme == "file" else str(moved)
 
@@ -89,7 +98,13 @@ def debian_mirror() -> str | None:
 def _repositories(codename: str) -> list[tuple[str, str]]:
     if shutil.which("apt-get") is None:
         return []
-    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"]
+    command = [
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(REPO_URI) $(RELEASE) $(COMPONENT)",
+        "Created-By: Packages",
+    ]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     rows = [line.split() for line in lines if line.endswith(" main")]
     return [(row[0], row[1]) for row in rows if row[1].startswith(codename)]
