@@ -54,7 +54,9 @@ def find_job(environment: Mapping[str, str]) -> Job:
     sockets = sorted(folder for folder in (root / "images").glob("*") if folder.is_dir())
     from_sockets = [image for folder in sockets for image in _one_image(folder, root)]
     if plain and from_sockets:
-        raise InputError(f"images lie both in {root} and in {from_sockets[0].parent}; use one of the two layouts")
+        raise InputError(
+            f"images lie both in {root} and in {from_sockets[0].parent}; use one of the two layouts"
+        )
     images = plain or from_sockets
     if not images:
         raise InputError(f"no image (.mha) is in {root} or {root / 'images' / '<slug>'}")
@@ -80,7 +82,9 @@ def _refuse_same_names(images: list[Path]) -> None:
     for image in images:
         other = seen.setdefault(image.name, image)
         if other is not image:
-            raise InputError(f"two images have one name, so one result would replace the other: {other} and {image}; rename one")
+            raise InputError(
+                f"two images have one name, so one result would replace the other: {other} and {image}; rename one"
+            )
 
 
 def _find_model(environment: Mapping[str, str]) -> Path:
@@ -90,4 +94,6 @@ def _find_model(environment: Mapping[str, str]) -> Path:
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             return path
     where = asked or " or ".join(MODEL_FOLDERS)
-    raise InputError(f"no model is in {where}; upload a model tarball, build the image with a bundle, or set DECATHLON_MODEL")
+    raise InputError(
+        f"no model is in {where}; upload a model tarball, build the image with a bundle, or set DECATHLON_MODEL"
+    )

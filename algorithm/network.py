@@ -188,9 +188,13 @@ class UNet3D(nn.Module):
         multiple = 2 ** (self.arguments["depth"] - 1)
         shape = tuple(x.shape[2:])
         if x.ndim != 5 or any(size % multiple for size in shape):
-            raise ValueError(f"input must be (n, c, z, y, x) with sizes that {multiple} divides, got {tuple(x.shape)}")
+            raise ValueError(
+                f"input must be (n, c, z, y, x) with sizes that {multiple} divides, got {tuple(x.shape)}"
+            )
         if all(size == multiple for size in shape):
-            raise ValueError(f"one spatial size must be >= {2 * multiple}, got {shape}: instance norm needs two voxels")
+            raise ValueError(
+                f"one spatial size must be >= {2 * multiple}, got {shape}: instance norm needs two voxels"
+            )
 
 
 def _check_arguments(

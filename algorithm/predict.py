@@ -25,7 +25,9 @@ def find_inputs(source: Path) -> list[Path]:
 
     """
     if not source.exists():
-        raise InputError(f"{source} does not exist; give an image, a folder of images or a folder of DICOM slices")
+        raise InputError(
+            f"{source} does not exist; give an image, a folder of images or a folder of DICOM slices"
+        )
     images = list_images(source) if source.is_dir() else []
     return images or [source]
 

@@ -35,7 +35,9 @@ class Segmenter:
 
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | None = None, patches_at_once: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: torch.device | None = None, patches_at_once: int = 1
+    ) -> None:
         self.description = bundle.description
         self.device = default_device() if device is None else device
         self.network = bundle.network.to(self.device).eval()
@@ -66,7 +68,11 @@ class Segmenter:
         spacing_zyx_mm = orientation.canonical(geometry).spacing_zyx_mm
         shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing_zyx_mm, description.spacing_zyx_mm)
         prepared = voxelcore.preprocess(
-            canonical, shape_zyx, window_hu=description.window_hu, mean=description.mean[0], std=description.std[0]
+            canonical,
+            shape_zyx,
+            window_hu=description.window_hu,
+            mean=description.mean[0],
+            std=description.std[0],
         )
         maps = self._class_maps(prepared[np.newaxis])
         labels = orientation.from_canonical(voxelcore.class_maps_to_labels(maps, canonical.shape))
@@ -81,7 +87,10 @@ class Segmenter:
         )
         stitcher = voxelcore.Stitcher(tiling, len(description.labels), blend=description.stitching.blend)
         count = len(tiling.starts_zyx)
-        batches = [range(first, min(first + self.patches_at_once, count)) for first in range(0, count, self.patches_at_once)]
+        batches = [
+            range(first, min(first + self.patches_at_once, count))
+            for first in range(0, count, self.patches_at_once)
+        ]
         for batch in progress(batches, total=len(batches), what="segmenting", unit="batches"):
             probabilities = self._forward(prepared, tiling.starts_zyx[batch.start : batch.stop])
             for index, patch in zip(batch, probabilities, strict=True):

@@ -45,11 +45,11 @@ py::array clipped(const py::object& volume, const py::object& low, const py::obj
     const std::string got = text(low) + " and " + text(high);
     if (!(lowest <= highest)) throw py::value_error("low must be <= high, got " + got);
     dispatch(input.dtype(), AnyVoxel{}, [&]<class T>() { require_bounds<T>(lowest, highest, got); });
-    if (out.is(volume) && !input.writeable()) throw py::value_error("out must be writable, got a read-only array");
-    // Clipping reads and writes each voxel once, so the volume itself may take the result.
-    py::array result = out.is(volume)
-                           ? input
-                           : output(out, input.dtype(), {input.shape(), input.shape() + input.ndim()}, input);
+    // Each voxel is read once and then written, so the volume may take its own result.
+    const bool in_place = out.is(volume);
+    if (in_place) require_writable(input, "out");
+    py::array result =
+        in_place ? input : output(out, input.dtype(), {input.shape(), input.shape() + input.ndim()}, input);
     const int workers = threads_argument(threads);
     dispatch(input.dtype(), AnyVoxel{}, [&]<class T>() {
         const T* source = data<T>(input);

@@ -3,7 +3,9 @@
 PYBIND11_MODULE(_core, m) {
     m.doc() = "Kernels over raw volumes; voxelcore is their documented face.";
     voxelcore::bind_threads(m);
-    voxelcore::bind_resample(m);
+    voxelcore::bind_linear(m);
+    voxelcore::bind_cubic(m);
+    voxelcore::bind_labels(m);
     voxelcore::bind_class_maps(m);
     voxelcore::bind_preprocess(m);
     voxelcore::bind_clip(m);

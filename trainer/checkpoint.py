@@ -40,7 +40,9 @@ def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]
         version = state["format_version"]
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{files[-1]} is not a readable checkpoint ({reason}); remove it to continue from the one before") from None
+        raise InputError(
+            f"{files[-1]} is not a readable checkpoint ({reason}); remove it to continue from the one before"
+        ) from None
     if version != FORMAT_VERSION:
         raise InputError(f"{files[-1]} has format version {version}, this software reads {FORMAT_VERSION}")
     return state

@@ -42,7 +42,7 @@ class EpochScores:
 
 
 class History:
-    """One row an epoch; column names are `train_loss`, `val_pooled_dice_pancreas` and the like."""
+    """One row an epoch; column names are `train_loss`, `val_pooled_pancreas` and the like."""
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -66,23 +66,30 @@ class History:
         waited_share: float,
     ) -> None:
         """Add the row of `epoch`, counted from 1."""
-        row: Row = {"epoch": epoch, "learning_rate": learning_rate, "seconds": seconds, "waited_share": waited_share}
+        row: Row = {
+            "epoch": epoch,
+            "learning_rate": learning_rate,
+            "seconds": seconds,
+            "waited_share": waited_share,
+        }
         for part, scores in (("train", train), ("val", val)):
             row[f"{part}_loss"] = scores.loss
-            for kind, dice in (("batch", scores.batch_dice), ("pooled", scores.pooled_dice)):
-                row.update({f"{part}_{kind}_dice_{name}": value for name, value in zip(self.labels, dice, strict=True)})
+            for kind, dice in (("dice", scores.batch_dice), ("pooled", scores.pooled_dice)):
+                row.update(
+                    {f"{part}_{kind}_{name}": value for name, value in zip(self.labels, dice, strict=True)}
+                )
         self.rows.append(row)
 
     @property
     def best_epoch(self) -> int:
         """The first epoch, from 1, whose mean pooled validation Dice of the foreground labels is highest."""
-        scores = [np.mean([row[f"val_pooled_dice_{name}"] for name in self.labels[1:]]) for row in self.rows]
+        scores = [np.mean([row[f"val_pooled_{name}"] for name in self.labels[1:]]) for row in self.rows]
         return int(np.argmax(scores)) + 1
 
     def describe(self, epoch: int) -> str:
         """Return one line about an epoch, counted from 1."""
         row = self.rows[epoch - 1]
-        dice = ", ".join(f"{name} {row[f'val_pooled_dice_{name}']:.3f}" for name in self.labels[1:])
+        dice = ", ".join(f"{name} {row[f'val_pooled_{name}']:.3f}" for name in self.labels[1:])
         return (
             f"loss {row['train_loss']:.4f} train, {row['val_loss']:.4f} validation; pooled Dice {dice}; "
             f"{row['seconds']:.0f} s, {row['waited_share']:.1%} waiting for data"
@@ -96,4 +103,4 @@ class History:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
-        save_curves(run / "curves.png", self.rows, self.labels)
+        save_curves(run / "curves.png", self.rows, labels=self.labels)

@@ -44,7 +44,12 @@ class Tally:
         return EpochScores.of(torch.stack(self.losses).cpu().numpy(), confusions)
 
     def state(self) -> dict[str, Any]:
-        return {"losses": self.losses, "confusions": self.confusions, "waited_s": self.waited_s, "spent_s": self.spent_s}
+        return {
+            "losses": self.losses,
+            "confusions": self.confusions,
+            "waited_s": self.waited_s,
+            "spent_s": self.spent_s,
+        }
 
 
 @dataclass
@@ -70,11 +75,14 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":
             self.network.to(memory_format=torch.channels_last_3d)  # measured a third faster than contiguous
-        self.precision = choose_precision(settings.precision, self.network, meta.patch_shape_zyx, self.device)
+        batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
+        self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
-        self.val_batches = Batches(self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False)
+        self.val_batches = Batches(
+            self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
+        )
         channels = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
         self.std = torch.tensor(meta.std, device=self.device).view(channels)
@@ -182,7 +190,9 @@ class Trainer:
 
     def _keep(self, epochs_done: int) -> None:
         self.history.write(self.run)
-        bundle = Bundle(self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history))
+        bundle = Bundle(
+            self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
+        )
         if self.history.best_epoch == epochs_done:
             write_bundle(self.run / "bundle", bundle)
         write_bundle(self.run / "bundle-last", bundle)
@@ -215,10 +225,12 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     if settings.class_weights == "equal":
         return (1.0,) * count
     if settings.class_weights == "inverse":
-        voxels = meta.voxel_counts
+        voxels = meta.class_voxels
         if 0 in voxels:
             name = meta.labels[voxels.index(0)]
-            raise InputError(f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs")
+            raise InputError(
+                f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs"
+            )
         return tuple(voxels[0] / number for number in voxels)
     if len(settings.class_weights) != count:
         raise InputError(
@@ -228,7 +240,9 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     return tuple(float(weight) for weight in settings.class_weights)
 
 
-def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History) -> Description:
+def describe_bundle(
+    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
+) -> Description:
     """Return all that inference needs beside the weights, and where they come from."""
     patch = meta.patch_shape_zyx
     z, y, x = (int(share * size) for share, size in zip(settings.overlap_zyx, patch, strict=True))
@@ -243,7 +257,7 @@ def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, h
         patch_shape_zyx=patch,
         stitching=Stitching(settings.blend, (z, y, x)),
         provenance={
-            "data_set": {"name": meta.dataset, "sha256": meta.dataset_sha256},
+            "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
             "settings": settings.as_dict(),
             "epochs_done": len(history.rows),
             "scores": history.rows[-1] if history.rows else {},
@@ -254,7 +268,11 @@ def describe_bundle(network: UNet3D, settings: TrainSettings, meta: PatchMeta, h
 
 def versions() -> dict[str, str]:
     """Return the versions of this software and of what trains."""
-    return {"decathlon-unet": metadata.version("decathlon-unet"), "torch": torch.__version__, "numpy": np.__version__}
+    return {
+        "decathlon-unet": metadata.version("decathlon-unet"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
 
 
 def make_optimiser(settings: TrainSettings, network: UNet3D) -> torch.optim.Optimizer:

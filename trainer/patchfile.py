@@ -16,6 +16,10 @@ core, against 190 and 310).
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import itertools
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -31,7 +35,7 @@ from algorithm.files import replacing
 FORMAT = "decathlon-unet patches"
 FORMAT_VERSION = 1
 DRIVER = {"libver": ("v110", "v110")}  # a fixed version, so that equal content gives equal bytes
-CHUNKED = ("image", "label")
+CHUNKED, COLUMNS = ("image", "label"), ("case", "start_zyx")
 Shape = tuple[int, ...]
 
 
@@ -93,6 +97,12 @@ class PatchMeta:
         """Names of the cases that this file's patches are from."""
         return self.training_cases if self.role == "training" else self.validation_cases
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all attributes but the version: equal for equal patches, another for any other."""
+        content = {name: value for name, value in dataclasses.asdict(self).items() if name != "version"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
     def write(self, attributes: h5py.AttributeManager) -> None:
         """Write every field as an attribute of its own."""
         attributes["format"] = FORMAT
@@ -102,6 +112,9 @@ class PatchMeta:
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> PatchMeta:
         """Read the attributes back; KeyError names a missing one."""
+        for field in fields(cls):
+            if field.name not in attributes:
+                raise KeyError(field.name)
         return cls(**{field.name: _plain(attributes[field.name]) for field in fields(cls)})
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
@@ -223,19 +236,20 @@ def merge_shards(paths: Sequence[Path], path: Path, meta: PatchMeta) -> None:
     """Copy all shards into one file, chunk by chunk as they are compressed, complete or not at all."""
     with replacing(path) as temporary, h5py.File(temporary, "w", **DRIVER) as file:
         datasets = _create(file, meta.patches, len(meta.channels), meta.patch_shape_zyx)
-        first = 0
+        meta.write(file.attrs)
+        columns: dict[str, list[NDArray[np.int32]]] = {name: [] for name in COLUMNS}
+        numbers = itertools.count()
         for shard_path in paths:
             with h5py.File(shard_path, "r") as shard:
-                count = len(shard["image"])
-                for name in CHUNKED:
-                    for number in range(count):
-                        offset = (number,) + (0,) * (shard[name].ndim - 1)
-                        _, data = shard[name].id.read_direct_chunk(offset)
-                        _write_chunk(datasets[name], first + number, data)
-                for name in ("case", "start_zyx"):
-                    datasets[name][first : first + count] = shard[name][:]
-                first += count
-        meta.write(file.attrs)
+                for number in range(len(shard["image"])):
+                    target = next(numbers)
+                    for name in CHUNKED:
+                        _write_chunk(datasets[name], target, _read_chunk(shard[name], number))
+                for name in COLUMNS:
+                    columns[name].append(shard[name][:])
+        for name in COLUMNS:
+            column = np.concatenate(columns[name])
+            datasets[name][: len(column)] = column
 
 
 def _create(file: h5py.File, patches: int, channels: int, patch_shape_zyx: Shape) -> dict[str, h5py.Dataset]:
@@ -257,6 +271,11 @@ def _create(file: h5py.File, patches: int, channels: int, patch_shape_zyx: Shape
         "case": file.create_dataset("case", (patches,), "<i4", track_times=False),
         "start_zyx": file.create_dataset("start_zyx", (patches, 3), "<i4", track_times=False),
     }
+
+
+def _read_chunk(dataset: h5py.Dataset, number: int) -> bytes:
+    _, data = dataset.id.read_direct_chunk((number,) + (0,) * (dataset.ndim - 1))
+    return bytes(data)
 
 
 def _write_chunk(dataset: h5py.Dataset, number: int, data: bytes) -> None:

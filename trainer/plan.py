@@ -63,9 +63,9 @@ def plan_patches(
     that are no longer like the scans to be segmented.
 
     Labels are taken from the rarest to the commonest, since a patch around a tumour mostly holds the organ as
-    well; a patch that holds a label of an earlier quota is not drawn anew for a later one. Which patches are
-    drawn anew is decided by counter-based numbers, so the plan depends on the volumes, the quotas and the
-    seed, and on nothing else.
+    well; a patch that holds a label of an earlier quota is not drawn anew for a later one, whose patches may
+    add to the earlier. Which patches are drawn anew is decided by counter-based numbers, so the plan depends
+    on the volumes, the quotas and the seed, and on nothing else.
 
     Raises:
         InputError: a quota for a label that no volume holds, or quotas that do not fit together.

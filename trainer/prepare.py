@@ -48,6 +48,7 @@ from trainer.volumes import Volume, VolumeSettings, prepare_volumes
 
 log = logging.getLogger(__name__)
 FILES: dict[Role, str] = {"training": "train.h5", "validation": "val.h5"}
+SHARDS = "shards"
 SHARD_BYTES = 192 * 2**20  # of raw patches: what a kill may lose, and what is held compressed at a time
 
 
@@ -81,7 +82,7 @@ def prepare(
         split.write(work / "split.json")
         if split.shared:
             log.warning(
-                "OVER-FIT CHECK: %d of %d validation cases are trained on too; scores say nothing of accuracy",
+                "OVER-FIT CHECK: %d of %d validation cases are trained on too; their scores say nothing",
                 len(split.shared),
                 len(split.validation),
             )
@@ -123,6 +124,7 @@ def prepare(
         val = dataclasses.replace(val, wanted={**val.wanted, **statistics})
         val.remove_stale()
         validation = val.run()
+        shutil.rmtree(work / SHARDS, ignore_errors=True)
     return training, validation
 
 
@@ -220,7 +222,7 @@ class _PatchFileJob:
     def _shard_folder(self) -> Path:
         """Return the folder of this file's shards, which is named by the settings; remove those of others."""
         digest = hashlib.sha256(json.dumps(dict(self.wanted), sort_keys=True).encode()).hexdigest()
-        folder = self.work / "shards" / f"{self.role}-{digest[:16]}"
+        folder = self.work / SHARDS / f"{self.role}-{digest[:16]}"
         for other in folder.parent.glob(f"{self.role}-*"):
             if other != folder:
                 shutil.rmtree(other)

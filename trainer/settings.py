@@ -77,7 +77,9 @@ class TrainSettings:
         for name, value in table.items():
             if name not in hints:
                 near = difflib.get_close_matches(name, hints, n=1)
-                remedy = f"did you mean '{near[0]}'?" if near else f"known settings are {', '.join(sorted(hints))}"
+                remedy = (
+                    f"did you mean '{near[0]}'?" if near else f"known settings are {', '.join(sorted(hints))}"
+                )
                 raise InputError(f"{source}: unknown setting '{name}'; {remedy}")
             values[name] = _convert(value, hints[name], name, source)
         settings = replace(cls(), **values)
@@ -138,7 +140,11 @@ def learning_rate(settings: TrainSettings, epoch: int, step: int, steps: int) ->
     if done < settings.warm_up:
         return settings.learning_rate * (done + 1 / (settings.epochs * steps)) / settings.warm_up
     # 3. Cosine, second part: fall to zero at the last step.
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - settings.warm_up) / (1 - settings.warm_up)))
+    return (
+        settings.learning_rate
+        * 0.5
+        * (1 + math.cos(math.pi * (done - settings.warm_up) / (1 - settings.warm_up)))
+    )
 
 
 def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
@@ -183,5 +189,3 @@ def _say(hint: Any) -> str:
         kinds = get_args(hint)
         return "a list of numbers" if kinds[-1] is Ellipsis else f"a list of {len(kinds)} numbers"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(hint, "null")
-
-

@@ -37,11 +37,13 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
-    _claim_run(run, settings, train_file.meta.dataset_sha256)
+    _claim_run(run, settings, train_file.meta.dataset_hash)
     trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
     resumed = trainer.resume()
     if must_resume and not resumed:
-        raise InputError(f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start")
+        raise InputError(
+            f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
+        )
     trainer.fit()
 
 
@@ -59,14 +61,16 @@ def choose_device(name: str | None) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"--device {name} cannot be used here ({reason}); use cpu, or leave it out") from None
+        raise InputError(
+            f"--device {name} cannot be used here ({reason}); use cpu, or leave it out"
+        ) from None
     return device
 
 
-def _claim_run(run: Path, settings: TrainSettings, dataset_sha256: str) -> None:
+def _claim_run(run: Path, settings: TrainSettings, dataset_hash: str) -> None:
     """Write RUN/settings.json, or compare with the one that is there."""
     file = run / "settings.json"
-    wanted = json.loads(json.dumps({"dataset_sha256": dataset_sha256, **settings.as_dict()}))
+    wanted = json.loads(json.dumps({"dataset_hash": dataset_hash, **settings.as_dict()}))
     if not file.is_file():
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n")

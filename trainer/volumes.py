@@ -147,11 +147,11 @@ def _resampled(case: Case, settings: VolumeSettings) -> tuple[NDArray[np.int16],
     )
     image = voxelcore.resample_linear(orientation.to_canonical(hounsfield), shape_zyx, threads=1)
     low, high = settings.window_hu
-    voxelcore.clip(image, low, high, out=image, threads=1)
+    clipped = voxelcore.clip(image, low, high, threads=1)
     resampled = voxelcore.resample_labels(
         orientation.to_canonical(labels), shape_zyx, method="linear", threads=1
     )
-    return image[np.newaxis], resampled
+    return clipped[np.newaxis], resampled
 
 
 def _write_record(
@@ -164,8 +164,7 @@ def _write_record(
         "shape_zyx": list(shape_zyx),
         "label_slices": slices.tolist(),
     }
-    with replacing(folder / RECORD) as temporary:
-        temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def _kept(case: Case, folder: Path, settings: VolumeSettings) -> Volume | None:

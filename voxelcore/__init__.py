@@ -2,7 +2,13 @@
 
 from voxelcore.intensity import clip, preprocess
 from voxelcore.patches import extract_patches
-from voxelcore.resampling import class_maps_to_labels, resample_labels, resample_linear, resampled_shape
+from voxelcore.resampling import (
+    class_maps_to_labels,
+    resample_cubic,
+    resample_labels,
+    resample_linear,
+    resampled_shape,
+)
 from voxelcore.sampling import draw_starts, draw_volumes, uniform
 from voxelcore.stitching import Stitcher, stitch
 from voxelcore.threads import get_threads, set_threads
@@ -18,6 +24,7 @@ __all__ = [
     "extract_patches",
     "get_threads",
     "preprocess",
+    "resample_cubic",
     "resample_labels",
     "resample_linear",
     "resampled_shape",

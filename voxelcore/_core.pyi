@@ -9,6 +9,9 @@ def get_threads() -> int: ...
 def resample_linear(
     volume: npt.NDArray[Any], shape_zyx: Sequence[int], out: npt.NDArray[Any] | None, threads: int | None
 ) -> npt.NDArray[Any]: ...
+def resample_cubic(
+    volume: npt.NDArray[Any], shape_zyx: Sequence[int], out: npt.NDArray[Any] | None, threads: int | None
+) -> npt.NDArray[Any]: ...
 def resample_labels(
     labels: npt.NDArray[np.uint8],
     shape_zyx: Sequence[int],

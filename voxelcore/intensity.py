@@ -24,7 +24,7 @@ def preprocess(
     out: npt.NDArray[Any] | None = None,
     threads: int | None = None,
 ) -> npt.NDArray[Any]:
-    """Resample trilinearly, clip to `window_hu` and return (v - mean) / std, all in one pass (paper, section 3.1).
+    """Resample trilinearly, clip to `window_hu` and return (v - mean) / std in one pass (paper, section 3.1).
 
     Nothing is rounded to whole HU on the way; the arithmetic is float32.
 
@@ -57,10 +57,11 @@ def clip(
 
     Args:
         volume: uint8, int16, float16 or float32, C-contiguous. A NaN stays.
-        low: in the units of `volume`; a whole number for integers. It may lie outside the range of the dtype, or be
-            -inf, and then limits nothing; for float16 it is rounded to float16.
+        low: in the units of `volume`; a whole number for integers. It may lie outside the range of the dtype,
+            or be -inf, and then limits nothing; for float16 it is rounded to float16.
         high: likewise, >= `low`.
-        out: `volume` itself, to clip in place, or an array of its dtype and shape, C-contiguous, no memory in common.
+        out: `volume` itself, to clip in place, or an array of its dtype and shape, C-contiguous, no memory in
+            common.
         threads: the default of `get_threads()` if None.
 
     Raises:

@@ -28,8 +28,8 @@ def extract_patches(
         volume: uint8, int16, float16 or float32, C-contiguous.
         starts_zyx: int64 (n, 3), C-contiguous; may be negative. Each patch touches the volume.
         patch_shape_zyx: (pz, py, px).
-        pad: "edge" repeats the nearest edge voxel where a patch leaves the volume (paper, section 3.1); "error"
-            refuses such a patch.
+        pad: "edge" repeats the nearest edge voxel where a patch leaves the volume (paper, section 3.1);
+            "error" refuses such a patch.
         out: an array to write into: dtype of `volume`, (n, pz, py, px), C-contiguous, no memory in common.
         threads: the default of `get_threads()` if None.
 

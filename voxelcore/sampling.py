@@ -25,7 +25,8 @@ def uniform(
         counters: int64, C-contiguous.
         seed: 0 to 2**64 - 1.
         epoch: 0 to 2**32 - 1.
-        stream: 0 to 2**31 - 1; numbers of different streams are independent of each other and of every other draw.
+        stream: 0 to 2**31 - 1; numbers of different streams are independent of each other and of every other
+            draw.
 
     Raises:
         TypeError: if counters are not an int64 array, or an argument is not a whole number.
@@ -41,8 +42,8 @@ def draw_volumes(
 ) -> npt.NDArray[np.int64]:
     """Return one index into `weights` for each counter, with probability proportional to the weight.
 
-    The paper (section 3.1) weights a volume by its number of voxels. Sums are taken in double precision; an index of
-    weight 0 is never drawn.
+    The paper (section 3.1) weights a volume by its number of voxels. Sums are taken in double precision; an
+    index of weight 0 is never drawn.
 
     Args:
         weights: one axis, finite, >= 0, not all 0; converted to float64.
@@ -70,13 +71,14 @@ def draw_starts(
 
     Args:
         shape_zyx: of the volume.
-        patch_shape_zyx: where an axis of the volume is thinner, its start is -((patch - n) // 2), so that the padding
-            is centred.
+        patch_shape_zyx: where an axis of the volume is thinner, its start is -((patch - n) // 2), so that the
+            padding is centred.
         counters: int64 (n,), C-contiguous.
         seed: 0 to 2**64 - 1.
         epoch: 0 to 2**32 - 1.
-        around: None for a start uniform over all that keep the patch inside the volume; or a flat voxel index (C
-            order) for each counter, int64 (n,), for a start uniform over those of them whose patch contains it.
+        around: None for a start uniform over all that keep the patch inside the volume; or a flat voxel index
+            (C order) for each counter, int64 (n,), for a start uniform over those of them whose patch
+            contains it.
 
     Raises:
         TypeError: if counters or around are not int64 arrays.

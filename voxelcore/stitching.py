@@ -19,9 +19,10 @@ class Stitcher:
     """Stitch patches as they come, one at a time.
 
     With blend="centre" each patch fills its keep box and nothing else (paper, section 3.3): a pure copy. With
-    blend="gaussian" all of each patch counts, weighted by a Gaussian around its centre whose sigma is an eighth of the
-    patch on every axis, and the weights are normalised to sum to one in every voxel. The result depends on the order
-    of patches in its last bits for "gaussian", and not at all for "centre"; on the number of threads never.
+    blend="gaussian" all of each patch counts, weighted by a Gaussian around its centre whose sigma is an
+    eighth of the patch on every axis, and the weights are normalised to sum to one in every voxel. The result
+    depends on the order of patches in its last bits for "gaussian", and not at all for "centre"; on the
+    number of threads never.
 
     Args:
         tiling: from `tile`.
@@ -138,9 +139,9 @@ class _Placement:
 def _axis_weights(tiling: Tiling, axis: int) -> npt.NDArray[np.float32]:
     """Return the weights (n, p) of each patch along an axis, which sum to one in every voxel.
 
-    The Gaussian is a product over axes and the patches are a product grid, so the sum of the weights over all patches
-    is the product of the sums along each axis: normalising per axis normalises the whole. Four sigma from the centre
-    the weight is 3e-4 per axis, so nothing comes near zero.
+    The Gaussian is a product over axes and the patches are a product grid, so the sum of the weights over all
+    patches is the product of the sums along each axis: normalising per axis normalises the whole. Four sigma
+    from the centre the weight is 3e-4 per axis, so nothing comes near zero.
     """
     n, patch = tiling.shape_zyx[axis], tiling.patch_shape_zyx[axis]
     from_centre = np.arange(patch) - (patch - 1) / 2
@@ -151,4 +152,5 @@ def _axis_weights(tiling: Tiling, axis: int) -> npt.NDArray[np.float32]:
         first, stop = max(start, 0), min(start + patch, n)
         total[first:stop] += gaussian[first - start : stop - start]
     voxels = np.clip(tiling.starts_zyx[:, axis, np.newaxis] + np.arange(patch), 0, n - 1)
-    return (gaussian / total[voxels]).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (gaussian / total[voxels]).astype(np.float32)
+    return weights

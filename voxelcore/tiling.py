@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ import numpy.typing as npt
 class Tiling:
     """Patches that cover a volume, in raster order (z slowest), and the box that each is kept for.
 
-    The keep boxes partition the volume; all coordinates are voxels of the volume. Where an axis is thinner than the
-    patch, the start is negative and the patch hangs over on both sides.
+    The keep boxes partition the volume; all coordinates are voxels of the volume. Where an axis is thinner
+    than the patch, the start is negative and the patch hangs over on both sides.
 
     Attributes:
         shape_zyx: of the volume.
@@ -39,10 +40,10 @@ class Tiling:
 def tile(shape_zyx: Sequence[int], patch_shape_zyx: Sequence[int], *, overlap_zyx: Sequence[int]) -> Tiling:
     """Cover a volume with as few patches as overlap by at least `overlap_zyx`, spread evenly.
 
-    Per axis the cut between two patches runs through the middle of their overlap, so that the voxels kept lie at least
-    overlap // 2 from a patch border, except at the border of the volume itself, up to which a patch keeps all it has.
-    An axis thinner than the patch gets one patch, centred, to be padded. The paper (section 3.3) uses only the centres
-    of patches: that is an overlap of half the patch.
+    Per axis the cut between two patches runs through the middle of their overlap, so that the voxels kept lie
+    at least overlap // 2 from a patch border, except at the border of the volume itself, up to which a patch
+    keeps all it has. An axis thinner than the patch gets one patch, centred, to be padded. The paper (section
+    3.3) uses only the centres of patches: that is an overlap of half the patch.
 
     Args:
         shape_zyx: of the volume, >= 1.
@@ -71,7 +72,7 @@ def _tile_axis(n: int, patch: int, overlap: int) -> tuple[list[int], list[int], 
         return [-((patch - n) // 2)], [0], [n]
     steps = -(-(n - patch) // (patch - overlap))
     starts = [i * (n - patch) // steps for i in range(steps + 1)]
-    cuts = [(low + patch + high) // 2 for low, high in zip(starts, starts[1:], strict=False)]
+    cuts = [(low + patch + high) // 2 for low, high in itertools.pairwise(starts)]
     return starts, [0, *cuts], [*cuts, n]
 
 

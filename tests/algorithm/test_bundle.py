@@ -72,7 +72,10 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
         ({"network": {"in_channels": 1}}, "'network' does not describe a U-Net"),
         ({"network": {**random_bundle().description.network, "depth": 4}}, "lacks the tensor"),
         ({"network": {**random_bundle().description.network, "base_filters": 4}}, "has shape"),
-        ({"stitching": {"blend": "mean", "overlap_zyx": [0, 0, 0]}}, "'stitching' must be 'centre' or 'gaussian'"),
+        (
+            {"stitching": {"blend": "mean", "overlap_zyx": [0, 0, 0]}},
+            "'stitching' must be 'centre' or 'gaussian'",
+        ),
         ({"postprocessing": {"largest": True}}, "'postprocessing' must be empty"),
     ],
 )

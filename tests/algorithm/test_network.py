@@ -27,7 +27,11 @@ def test_parameter_counts_are_the_published_ones(
 ) -> None:
     for tie, expected in ((True, tied), (False, untied)):
         net = UNet3D(
-            in_channels=channels, num_classes=classes, base_filters=filters, dropout=0.6, tie_context_convs=tie
+            in_channels=channels,
+            num_classes=classes,
+            base_filters=filters,
+            dropout=0.6,
+            tie_context_convs=tie,
         )
         assert sum(parameter.numel() for parameter in net.parameters()) == expected
 
@@ -50,7 +54,14 @@ def test_a_bottleneck_of_one_voxel_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("in_channels", 0), ("num_classes", 1), ("base_filters", 0), ("dropout", 1.0), ("activation", "elu"), ("depth", 1)],
+    [
+        ("in_channels", 0),
+        ("num_classes", 1),
+        ("base_filters", 0),
+        ("dropout", 1.0),
+        ("activation", "elu"),
+        ("depth", 1),
+    ],
 )
 def test_arguments_out_of_range_are_named(argument: str, value: object) -> None:
     with pytest.raises(ValueError, match=argument):
@@ -97,9 +108,7 @@ def test_the_first_context_block_is_its_formula() -> None:
     ).eval()
     image = torch.randn(1, 1, 8, 8, 8)
     residual = block.entry(image)
-    first = nn.functional.conv3d(
-        nn.functional.leaky_relu(residual, 0.01), block.first[1].weight, padding=1
-    )
+    first = nn.functional.conv3d(nn.functional.leaky_relu(residual, 0.01), block.first[1].weight, padding=1)
     second = nn.functional.conv3d(nn.functional.leaky_relu(first, 0.01), block.second[1].weight, padding=1)
     torch.testing.assert_close(block(image), second + residual)
 

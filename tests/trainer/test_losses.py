@@ -59,6 +59,8 @@ def test_a_perfect_prediction_costs_nothing(batch: tuple[torch.Tensor, torch.Ten
 def test_gradients_agree_with_finite_differences(
     loss: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)  # soft Dice works in float32; the check needs float64
+    monkeypatch.setattr(
+        torch.Tensor, "float", lambda self: self
+    )  # soft Dice works in float32; the check needs float64
     logits, target = batch[0][:, :, :2, :2, :2].clone().requires_grad_(), batch[1][:, :2, :2, :2]
     assert torch.autograd.gradcheck(lambda x: loss.double()(x, target), (logits,))

@@ -31,7 +31,10 @@ def test_settings_survive_a_round_trip() -> None:
         ({"epochs": True}, "'epochs' must be a whole number, got true"),
         ({"epochs": 0}, "'epochs' must be >= 1, got 0"),
         ({"dropout": 1}, r"'dropout' must be in \[0, 1\), got 1.0"),
-        ({"class_weights": "even"}, '\'class_weights\' must be a list of numbers or "equal" or "inverse", got "even"'),
+        (
+            {"class_weights": "even"},
+            '\'class_weights\' must be a list of numbers or "equal" or "inverse", got "even"',
+        ),
         ({"class_weights": [0, 0]}, "non-negative and not all zero"),
         ({"overlap_zyx": [0.5, 0.5]}, "'overlap_zyx' must be a list of 3 numbers"),
         ({"gradient_norm": "big"}, "'gradient_norm' must be a number or null"),
@@ -45,7 +48,12 @@ def test_wrong_settings_are_refused_by_name(table: dict[str, Any], message: str)
 
 def test_assignments_are_json_or_bare_words() -> None:
     words = ["epochs=3", "loss=dice_ce", "class_weights=[1,2]", "gradient_norm=null"]
-    assert read_assignments(words) == {"epochs": 3, "loss": "dice_ce", "class_weights": [1, 2], "gradient_norm": None}
+    assert read_assignments(words) == {
+        "epochs": 3,
+        "loss": "dice_ce",
+        "class_weights": [1, 2],
+        "gradient_norm": None,
+    }
     with pytest.raises(InputError, match="--set takes NAME=VALUE, got 'epochs'"):
         read_assignments(["epochs"])
 

@@ -14,12 +14,19 @@ EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("source", type=Path, metavar="IMAGE_OR_FOLDER", help=".nii.gz .nii .mha .mhd .nrrd, or a folder")
-    parser.add_argument("--model", type=Path, required=True, metavar="BUNDLE", help="model bundle: a folder or a tarball")
+    parser.add_argument(
+        "source", type=Path, metavar="IMAGE_OR_FOLDER", help=".nii.gz .nii .mha .mhd .nrrd, or a folder"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle: a folder or a tarball"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument(
-        "--patches-at-once", type=int, default=1, help="patches a forward pass (default: 1, which needs the least memory)"
+        "--patches-at-once",
+        type=int,
+        default=1,
+        help="patches a forward pass (default: 1, which needs the least memory)",
     )
 
 

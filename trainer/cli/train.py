@@ -14,8 +14,14 @@ EXAMPLE = "decathlon train WORK --preset paper --out RUN"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("work", type=Path, metavar="WORK", help="folder that 'decathlon prepare' made")
-    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder for everything that training makes")
-    parser.add_argument("--preset", default="paper", help="a shipped preset or a .toml file (default: paper, sections 4.1 and 4.2)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="folder for everything that training makes"
+    )
+    parser.add_argument(
+        "--preset",
+        default="paper",
+        help="a shipped preset or a .toml file (default: paper, sections 4.1 and 4.2)",
+    )
     parser.add_argument(
         "--set",
         nargs="+",
@@ -25,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument("--threads", type=int, help="CPU threads of the network (default: one for each core)")
-    parser.add_argument("--resume", action="store_true", help="fail where there is no earlier training to continue")
+    parser.add_argument(
+        "--resume", action="store_true", help="fail where there is no earlier training to continue"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
