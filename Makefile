@@ -44,6 +44,9 @@ demo: $(VENV)/trainer.stamp
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest
 
+container-test: $(VENV)/dev.stamp
+	$(BIN)/pytest -m container tests/container
+
 bench: $(VENV)/dev.stamp
 	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only
 
