@@ -160,8 +160,9 @@ def _curve(axes: Axes, history: Sequence[Row], key: str, label: str, colour: str
         epochs, values = zip(*points, strict=True)
         marker = "o" if len(points) < 40 else None
         axes.plot(
-            epochs, values, style, color=colour, label=label, linewidth=width, marker=marker, markersize=3
+            epochs, values, style, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3
         )
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
 
 
 def _draw_slice(axes: Axes, row: OverlayRow, name: str, classes: int, window_hu: tuple[float, float]) -> None:

@@ -112,7 +112,7 @@ def telling_slice(reference: npt.NDArray[np.uint8] | None, prediction: npt.NDArr
     for labels in (reference, prediction):
         highest = 0 if labels is None else int(labels.max(initial=0))
         if labels is not None and highest:
-            counts = [np.count_nonzero(plane == highest) for plane in labels]
+            counts = [int(np.count_nonzero(plane == highest)) for plane in labels]
             return counts.index(max(counts))
     return prediction.shape[0] // 2
 
