@@ -5,13 +5,13 @@
 FROM docker.io/library/debian:bookworm-20251229-slim AS python
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3 \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 # pip lives beside the environment that it fills, so that the image ends up without it.
 FROM python AS pip
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends python3-venv \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /build
@@ -41,7 +41,7 @@ RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'r
 FROM pip AS wheel
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends g++ python3-dev \
-    && rm -rf /var/lib/apt/lists/*
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 COPY constraints.txt ./
 RUN /opt/pip/bin/pip install -c constraints.txt cmake ninja pybind11 scikit-build-core
 COPY . ./

@@ -44,7 +44,7 @@ def find_job(environment: Mapping[str, str]) -> Job:
     roots. The model is /opt/ml/model when something is there, else the bundle inside the image.
 
     Raises:
-        InputError: no images, both layouts at once, two images of one name, or no model.
+        InputError: no images, both layouts at once, two images in one socket or of one name, or no model.
 
     """
     root = Path(environment.get("DECATHLON_INPUT", "/input"))
@@ -52,7 +52,7 @@ def find_job(environment: Mapping[str, str]) -> Job:
         raise InputError(f"the input folder {root} does not exist; mount the folder of scans there")
     plain = list_images(root)
     sockets = sorted(folder for folder in (root / "images").glob("*") if folder.is_dir())
-    from_sockets = [image for folder in sockets for image in list_images(folder)]
+    from_sockets = [image for folder in sockets for image in _one_image(folder, root)]
     if plain and from_sockets:
         raise InputError(
             f"images lie both in {root} and in {from_sockets[0].parent}; use one of the two layouts"
@@ -65,6 +65,16 @@ def find_job(environment: Mapping[str, str]) -> Job:
     if from_sockets:
         output /= environment.get("DECATHLON_OUTPUT_SLUG", DEFAULT_OUTPUT_SLUG)
     return Job(tuple(images), _find_model(environment), output, results_file(environment))
+
+
+def _one_image(socket: Path, root: Path) -> list[Path]:
+    found = list_images(socket)
+    if len(found) > 1:
+        raise InputError(
+            f"a socket folder must hold one image, but {socket} holds {len(found)} "
+            f"({found[0].name}, {found[1].name}, …); run one job for each, or put them all in {root}"
+        )
+    return found
 
 
 def _refuse_same_names(images: list[Path]) -> None:

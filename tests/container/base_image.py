@@ -13,14 +13,21 @@ from tests.container.mirrors import debian_mirror
 
 PUBLIC_MIRROR = "http://deb.debian.org/debian"
 # What Debian's own slim image leaves out as well.
-LEFT_OUT = ("usr/share/doc/*", "usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "var/cache/apt/*")
+LEFT_OUT = (
+    "usr/share/doc/*",
+    "usr/share/info/*",
+    "usr/share/locale/*",
+    "usr/share/man/*",
+    "var/cache/apt/*",
+    "var/lib/apt/lists/*",
+)
 
 
 def base_of(dockerfile: Path) -> str:
     """Return the one image that `dockerfile` starts from, as written after FROM."""
     text = dockerfile.read_text()
-    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
-    bases = {name for name in re.findall(r"^FROM (\S+)", text, re.MULTILINE)} - stages
+    stages: set[str] = set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE))
+    bases: set[str] = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) - stages
     if len(bases) != 1:
         raise ValueError(f"{dockerfile} must start from exactly one image, got {sorted(bases)}")
     return bases.pop()
@@ -32,7 +39,7 @@ def can_bootstrap(base: str) -> bool:
 
 
 def bootstrap(podman: list[str], base: str) -> None:
-    """Import a minimal Debian under the name `base` into podman's storage; its archive is kept in the cache."""
+    """Import a minimal Debian as `base` into podman's storage; its archive is kept in the cache."""
     codename = base.rpartition(":")[2].partition("-")[0]
     archive = _cache() / f"{base.rpartition('/')[2].replace(':', '-')}.tar"
     if not archive.is_file():

@@ -12,14 +12,14 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.container import base_image, mirrors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILD_SECONDS, RUN_SECONDS = 1500, 600
-# What evalutils' template and the platform's runner restrict a job to; "memory" is the smallest that they offer.
+# What evalutils' template and the platform restrict a job to; the memory is the smallest that they offer.
 RESTRICTIONS = (
     "--network=none",
     "--cap-drop=ALL",
@@ -30,14 +30,16 @@ RESTRICTIONS = (
     "--pids-limit=256",
     "--shm-size=64m",
     "--memory=4g",
+    "--memory-swap=4g",
 )
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that ended: exit status, stderr, wall time, and the most memory its process held."""
+    """A job that ended: exit status, what it wrote, wall time, and the most memory its process held."""
 
     status: int
+    stdout: str
     stderr: str
     seconds: float
     peak_mib: float | None = None
@@ -57,8 +59,10 @@ class Engine:
 
     @classmethod
     def find(cls) -> Engine | None:
-        """Return the engine that ENGINE names, else Docker where its daemon answers, else podman, else None."""
+        """Return the engine that ENGINE names ("none": None), else Docker if it answers, else podman."""
         asked = os.environ.get("ENGINE")
+        if asked == "none":
+            return None
         for name in (asked,) if asked else ("docker", "podman"):
             if (
                 shutil.which(name)
@@ -123,11 +127,12 @@ class Engine:
         options = [f"--name={name}", f"--user={user}", *RESTRICTIONS, *_ulimits(processes=1024)]
         options += [f"--volume={here}:{there}" for here, there in mounted.items()]
         options += [f"--entrypoint={command[0]}"] if command else []
+        options += ["--userns=keep-id"] if self.is_podman and os.geteuid() != 0 else []
         process = [*self._global(), "run", *options, image, *command[1:]]
         try:
             with _PeakMemory(self.name, name) as peak:
-                finished = _timed(process)
-            return Finished(finished.status, finished.stderr, finished.seconds, peak.mib)
+                finished = timed(process)
+            return replace(finished, peak_mib=peak.mib)
         finally:
             subprocess.run([self.name, "rm", "--force", name], capture_output=True, check=False)
 
@@ -149,10 +154,7 @@ class Engine:
         source = os.environ.get("DECATHLON_BASE_IMAGE", "")
         if source not in ("", "pull", "bootstrap"):
             raise RuntimeError(f"DECATHLON_BASE_IMAGE must be pull or bootstrap, got {source}")
-        pulled = source != "bootstrap" and (
-            subprocess.run([self.name, "pull", "--platform=linux/amd64", base], check=False).returncode == 0
-        )
-        if pulled:
+        if source != "bootstrap" and _succeeds(self.name, "pull", "--platform=linux/amd64", base):
             return
         if source == "pull" or not (self.is_podman and base_image.can_bootstrap(base)):
             raise RuntimeError(
@@ -162,15 +164,24 @@ class Engine:
         base_image.bootstrap(self._global(), base)
 
 
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def _ulimits(*, processes: int) -> list[str]:
     # podman's defaults exceed what a container inside a virtual machine or another container may raise them to.
     return ["--ulimit=nofile=1024:1024", f"--ulimit=nproc={processes}:{processes}"]
 
 
-def _timed(command: list[str]) -> Finished:
+def timed(
+    command: list[str], *, environment: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Finished:
+    """Run `command` to its end, in `folder`, with `environment` in place of this process's own."""
     started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-    return Finished(done.returncode, done.stderr, time.monotonic() - started)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False, env=environment, cwd=folder
+    )
+    return Finished(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
 
 
 class _PeakMemory:

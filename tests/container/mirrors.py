@@ -1,7 +1,8 @@
 """What this machine knows of package mirrors, handed to an image build without touching the Dockerfile.
 
-Behind a company's proxy or mirror, pip and apt work because the machine was configured for it; a build in a clean
-container knows nothing of that. The configuration is read from pip, apt and the environment and mounted read-only.
+Behind a company's proxy or mirror, pip and apt work because the machine was configured for it; a build in a
+clean container knows nothing of that. The configuration is read from pip, apt and the environment and mounted
+read-only.
 """
 
 from __future__ import annotations
