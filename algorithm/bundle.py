@@ -78,7 +78,9 @@ class Bundle:
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
     """Write `folder` with both files; what was there before stays until the new bundle is complete."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()
+    }
     with replacing(folder) as temporary:
         temporary.mkdir()
         safetensors.torch.save_file(weights, temporary / WEIGHTS)
@@ -115,15 +117,21 @@ def _untied_state(network: UNet3D) -> dict[str, Any]:
 
 def _folder_reader(folder: Path) -> Callable[[str], bytes]:
     if not folder.is_dir():
-        raise InputError(f"a model bundle is a folder or tarball with {DESCRIPTION} and {WEIGHTS}, but {folder} does not exist")
+        raise InputError(
+            f"a model bundle is a folder or tarball with {DESCRIPTION} and {WEIGHTS}, but {folder} does not exist"
+        )
 
     def read(name: str) -> bytes:
         file = folder / name
         if not file.is_file():
             pickle = next((other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES), None)
             if name == WEIGHTS and pickle:
-                raise InputError(f"{folder / pickle} is a pickle, which can run code: bundles hold {WEIGHTS} only; train or convert it anew")
-            raise InputError(f"{folder} is no model bundle: it lacks {name}; 'decathlon train' writes one in RUN/bundle")
+                raise InputError(
+                    f"{folder / pickle} is a pickle, which can run code: bundles hold {WEIGHTS} only; train it anew"
+                )
+            raise InputError(
+                f"{folder} is no model bundle: it lacks {name}; 'decathlon train' writes one in RUN/bundle"
+            )
         return _bounded(file.stat().st_size, file, file.read_bytes)
 
     return read
@@ -131,7 +139,9 @@ def _folder_reader(folder: Path) -> Callable[[str], bytes]:
 
 def _tarball_reader(path: Path) -> Callable[[str], bytes]:
     if path.suffix in PICKLES:
-        raise InputError(f"{path} is a pickle, which can run code: a bundle is a folder or tarball with {WEIGHTS}")
+        raise InputError(
+            f"{path} is a pickle, which can run code: a bundle is a folder or tarball with {WEIGHTS}"
+        )
 
     def read(name: str) -> bytes:
         try:
@@ -164,13 +174,17 @@ class _Fields:
 
     def get(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
         if key not in self.values:
-            raise InputError(f"{self.file} lacks the key '{key}' ({what}); take the bundle as 'decathlon train' wrote it")
+            raise InputError(
+                f"{self.file} lacks the key '{key}' ({what}); take the bundle as 'decathlon train' wrote it"
+            )
         value = self.values[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise self.wrong(key, what)
         return value
 
-    def numbers(self, key: str, what: str, *, count: int | None = None, whole: bool = False) -> tuple[Any, ...]:
+    def numbers(
+        self, key: str, what: str, *, count: int | None = None, whole: bool = False
+    ) -> tuple[Any, ...]:
         value = self.get(key, list, what)
         kinds = int if whole else (int, float)
         right = all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
@@ -196,7 +210,9 @@ def _parse_description(content: bytes, path: Path) -> Description:
         raise InputError(f"{file} is not valid JSON: {error}") from None
     version = fields.get("format_version", int, "the version of the format")
     if version != FORMAT_VERSION:
-        raise InputError(f"{file} has format version {version}, this software reads {FORMAT_VERSION}; use the release that wrote it")
+        raise InputError(
+            f"{file} has format version {version}, this software reads {FORMAT_VERSION}; use the release that wrote it"
+        )
     stitching = _Fields(fields.get("stitching", dict, "an object with 'blend' and 'overlap_zyx'"), file)
     description = Description(
         network=fields.get("network", dict, "the arguments of the network"),
@@ -223,19 +239,27 @@ def _check_values(description: Description, fields: _Fields) -> None:
     low, high = description.window_hu
     requirements = {
         "orientation": (description.orientation == "LPS", "'LPS'"),
-        "spacing_zyx_mm": (all(0 < size < 1000 for size in description.spacing_zyx_mm), "three positive numbers in mm"),
+        "spacing_zyx_mm": (
+            all(0 < size < 1000 for size in description.spacing_zyx_mm),
+            "three positive numbers in mm",
+        ),
         "window_hu": (low < high, "two rising numbers in HU"),
         "mean": (len(description.mean) == len(description.channels), "a number for each channel"),
         "std": (
             len(description.std) == len(description.channels) and all(std > 0 for std in description.std),
             "a positive number for each channel",
         ),
-        "patch_shape_zyx": (all(0 < size <= 1024 for size in description.patch_shape_zyx), "three sizes from 1 to 1024"),
+        "patch_shape_zyx": (
+            all(0 < size <= 1024 for size in description.patch_shape_zyx),
+            "three sizes from 1 to 1024",
+        ),
         "stitching": (
             description.stitching.blend in ("centre", "gaussian")
             and all(
                 0 <= overlap < size
-                for overlap, size in zip(description.stitching.overlap_zyx, description.patch_shape_zyx, strict=True)
+                for overlap, size in zip(
+                    description.stitching.overlap_zyx, description.patch_shape_zyx, strict=True
+                )
             ),
             "'centre' or 'gaussian' with an overlap below the patch's size on every axis",
         ),
@@ -251,12 +275,14 @@ def _check_against_network(description: Description, network: UNet3D, path: Path
     classes, channels = network.arguments["num_classes"], network.arguments["in_channels"]
     if classes != len(description.labels) or channels != len(description.channels):
         raise InputError(
-            f"{file}: the network has {channels} channels and {classes} classes, but {len(description.channels)} channels "
-            f"and {len(description.labels)} labels are named"
+            f"{file}: the network has {channels} channels and {classes} classes, "
+            f"but {len(description.channels)} channels and {len(description.labels)} labels are named"
         )
     multiple = 2 ** (network.arguments["depth"] - 1)
     if any(size % multiple for size in description.patch_shape_zyx):
-        raise InputError(f"{file}: 'patch_shape_zyx' must be multiples of {multiple}, got {list(description.patch_shape_zyx)}")
+        raise InputError(
+            f"{file}: 'patch_shape_zyx' must be multiples of {multiple}, got {list(description.patch_shape_zyx)}"
+        )
 
 
 def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:
@@ -268,12 +294,20 @@ def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in _untied_state(network).items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if missing := sorted(expected.keys() - found.keys()):
-        raise InputError(f"{file} lacks the tensor '{missing[0]}' ({len(missing)} missing in all) that {DESCRIPTION} asks for")
+        raise InputError(
+            f"{file} lacks the tensor '{missing[0]}' ({len(missing)} missing in all) that {DESCRIPTION} asks for"
+        )
     if extra := sorted(found.keys() - expected.keys()):
-        raise InputError(f"{file} holds the tensor '{extra[0]}' ({len(extra)} in all) that {DESCRIPTION} does not ask for")
+        raise InputError(
+            f"{file} holds the tensor '{extra[0]}' ({len(extra)} in all) that {DESCRIPTION} does not ask for"
+        )
     for name, shape in expected.items():
         if found[name] != shape:
-            raise InputError(f"{file}: tensor '{name}' has shape {found[name]}, but {DESCRIPTION} asks for {shape}")
+            raise InputError(
+                f"{file}: tensor '{name}' has shape {found[name]}, but {DESCRIPTION} asks for {shape}"
+            )
         if not weights[name].is_floating_point() or not bool(weights[name].isfinite().all()):
-            raise InputError(f"{file}: tensor '{name}' holds values that are not finite numbers; train the model anew")
+            raise InputError(
+                f"{file}: tensor '{name}' holds values that are not finite numbers; train the model anew"
+            )
     network.load_state_dict({name: weights[name].float() for name in expected}, strict=False)

@@ -20,8 +20,8 @@ Triple = tuple[float, float, float]
 # the identity: the axes are then less than 0.06° from perpendicular, half a pixel over 400 mm.
 ORTHONORMAL_TOLERANCE = 1e-3
 
-# Two grids of equal size within these put every voxel of a 512³ CT within a tenth of a voxel of each other.
-# They are wide enough for headers rounded to float32 or to six printed digits.
+# Two grids of equal size within these put their voxels within about a tenth of a voxel of each other in a CT
+# of 512 slices. They are wide enough for headers rounded to float32 or to six printed digits.
 SAME_ORIGIN_VOXELS = 0.01
 SAME_SPACING_RELATIVE = 1e-4
 SAME_DIRECTION = 1e-4
@@ -35,11 +35,12 @@ class Geometry:
     """The grid of a volume in ITK's physical space (LPS, mm).
 
     `shape_zyx` and `spacing_zyx_mm` are in array order; `origin_xyz_mm` is the centre of voxel (0, 0, 0);
-    `direction` is row-major as in SimpleITK's GetDirection(): column i is the unit vector of index axis x, y, z.
-    A left-handed direction (determinant -1) is allowed.
+    `direction` is row-major as in SimpleITK's GetDirection(): columns are the unit vectors of index axes x,
+    y, z. A left-handed direction (determinant -1) is allowed.
 
-    Raises ValueError, with a clause for a message, when the values are no grid: a size below 1, a spacing that is
-    not positive and finite, an origin that is not finite, axes that are not perpendicular unit vectors.
+    Raises ValueError, with a clause for a message, when the values are no grid: a size below 1, a spacing
+    that is not positive and finite, an origin that is not finite, axes that are not perpendicular unit
+    vectors.
     """
 
     shape_zyx: tuple[int, int, int]
@@ -65,8 +66,8 @@ class Geometry:
             )
 
     @classmethod
-    def of(cls, image: sitk.Image | sitk.ImageFileReader) -> Self:
-        """Return the grid of a 3-D SimpleITK image, or of a reader that has read the header of one."""
+    def of(cls, image: sitk.Image) -> Self:
+        """Return the grid of a 3-D SimpleITK image."""
         size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
         return cls(tuple(size[::-1]), tuple(spacing[::-1]), tuple(origin), tuple(image.GetDirection()))
 
@@ -144,9 +145,9 @@ def difference(
 def same_grid(a: Geometry, b: Geometry) -> str | None:
     """Return None when two volumes have one grid, else a clause that says what differs.
 
-    The size must be equal. The origin may differ by 0.01 of the smallest spacing, the spacing by 1e-4 of itself,
-    an entry of the direction by 1e-4: under a tenth of a voxel anywhere in a CT, and more than any rounding to
-    float32 does.
+    The size must be equal. The origin may differ by 0.01 of the smallest spacing, the spacing by 1e-4 of
+    itself, an entry of the direction by 1e-4: about a tenth of a voxel at the far corner of a CT, and more
+    than rounding to float32 or to six digits makes.
     """
     return difference(
         a,
@@ -182,7 +183,7 @@ class Orientation:
             raise ValueError(f"need a permutation of (0, 1, 2) and three flips, got {self}")
 
     def to_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return (…, z, y, x) as stored in canonical order, C-contiguous; a copy only where the order changes."""
+        """Return (…, z, y, x) as stored in canonical order, C-contiguous; copied only where needed."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.axes_zyx))
         return np.ascontiguousarray(np.flip(moved, self._flipped(lead)))
@@ -217,9 +218,10 @@ class Orientation:
 def canonical_orientation(geometry: Geometry) -> Orientation:
     """Return the permutation and flips that bring the axes nearest to x → left, y → posterior, z → superior.
 
-    Nearest maximises the sum of the cosines between the new axes and the patient's. The choice depends on where
-    the axes point and not on the order in which they are stored, so that one scan in any of its 48 storage orders
-    has one canonical volume; at a tie (45°) the lexicographically greatest direction matrix wins.
+    Nearest maximises the sum of the cosines between the new axes and the patient's. The choice depends on
+    where the axes point and not on the order in which they are stored, so that one scan in any of its 48
+    storage orders has one canonical volume; at a tie (45°) the lexicographically greatest direction matrix
+    wins.
     """
     best: list[tuple[float, tuple[float, ...], Orientation]] = []
     for axes in itertools.permutations(range(3)):

@@ -14,7 +14,8 @@ import voxelcore
 from algorithm.bundle import Bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation
-from algorithm.images import hounsfield, label_image
+from algorithm.images import hounsfield
+from algorithm.network import to_channels_last
 from algorithm.progress import progress
 
 log = logging.getLogger(__name__)
@@ -35,10 +36,14 @@ class Segmenter:
 
     """
 
-    def __init__(self, bundle: Bundle, *, device: torch.device | None = None, patches_at_once: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: torch.device | None = None, patches_at_once: int = 1
+    ) -> None:
         self.description = bundle.description
         self.device = default_device() if device is None else device
         self.network = bundle.network.to(self.device).eval()
+        if self.device.type == "cpu":
+            to_channels_last(self.network)
         self.patches_at_once = patches_at_once
 
     def segment(self, image: sitk.Image) -> sitk.Image:
@@ -49,14 +54,17 @@ class Segmenter:
 
         """
         geometry = Geometry.of(image)
-        return label_image(self.labels(hounsfield(image), geometry), geometry)
+        labels = sitk.GetImageFromArray(self.labels(hounsfield(image), geometry))
+        geometry.set_on(labels)
+        return labels
 
     def labels(self, volume: NDArray[np.int16], geometry: Geometry) -> NDArray[np.uint8]:
         """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out."""
         description = self.description
         if len(description.channels) != 1:
             raise InputError(
-                f"the bundle wants {len(description.channels)} channels ({', '.join(description.channels)}), got one image"
+                f"the bundle wants {len(description.channels)} channels "
+                f"({', '.join(description.channels)}), got one image"
             )
         started = time.monotonic()
         orientation = canonical_orientation(geometry)
@@ -64,7 +72,11 @@ class Segmenter:
         spacing_zyx_mm = orientation.canonical(geometry).spacing_zyx_mm
         shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing_zyx_mm, description.spacing_zyx_mm)
         prepared = voxelcore.preprocess(
-            canonical, shape_zyx, window_hu=description.window_hu, mean=description.mean[0], std=description.std[0]
+            canonical,
+            shape_zyx,
+            window_hu=description.window_hu,
+            mean=description.mean[0],
+            std=description.std[0],
         )
         maps = self._class_maps(prepared[np.newaxis])
         labels = orientation.from_canonical(voxelcore.class_maps_to_labels(maps, canonical.shape))
@@ -79,7 +91,10 @@ class Segmenter:
         )
         stitcher = voxelcore.Stitcher(tiling, len(description.labels), blend=description.stitching.blend)
         count = len(tiling.starts_zyx)
-        batches = [range(first, min(first + self.patches_at_once, count)) for first in range(0, count, self.patches_at_once)]
+        batches = [
+            range(first, min(first + self.patches_at_once, count))
+            for first in range(0, count, self.patches_at_once)
+        ]
         for batch in progress(batches, total=len(batches), what="segmenting", unit="batches"):
             probabilities = self._forward(prepared, tiling.starts_zyx[batch.start : batch.stop])
             for index, patch in zip(batch, probabilities, strict=True):
