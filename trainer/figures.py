@@ -124,9 +124,11 @@ def save_curves(path: Path, history: Sequence[Row], *, labels: Sequence[str]) ->
         labels: names by value, the background first; the background is not drawn, being near 1 throughout.
 
     """
-    figure = _figure(13.5, 4.4)
+    head, plot, foot = 0.35, 3.0, 0.65 + 0.2 * len(labels)
+    height = head + plot + foot
+    figure = _figure(13.5, height)
     loss, mean, pooled = figure.subplots(1, 3)
-    figure.subplots_adjust(left=0.045, right=0.99, top=0.92, bottom=0.24, wspace=0.16)
+    figure.subplots_adjust(left=0.045, right=0.99, top=1 - head / height, bottom=foot / height, wspace=0.16)
     loss.set_title("Loss, mean over batches", fontsize=11)
     for key, name, colour in (("train_loss", "training", TRAINING), ("val_loss", "validation", VALIDATION)):
         _curve(loss, history, key, name, colour, "-")

@@ -112,9 +112,8 @@ def telling_slice(reference: npt.NDArray[np.uint8] | None, prediction: npt.NDArr
     for labels in (reference, prediction):
         highest = 0 if labels is None else int(labels.max(initial=0))
         if labels is not None and highest:
-            counts = [int(np.count_nonzero(plane == highest)) for plane in labels]
-            return counts.index(max(counts))
-    return prediction.shape[0] // 2
+            return int(np.count_nonzero(labels == highest, axis=(1, 2)).argmax())
+    return len(prediction) // 2
 
 
 def _view(shown: npt.NDArray[np.uint8], spacing_yx_mm: tuple[float, float]) -> tuple[slice, slice]:

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="the scans, for OUT/overlay.png (default: imagesTr beside a LABELS folder called labelsTr)",
+        help="the scans, for OUT/overlay.png (default: imagesTr beside labelsTr, imagesTs beside labelsTs)",
     )
     parser.add_argument(
         "--overlay-cases",
@@ -111,5 +111,5 @@ def _images(args: argparse.Namespace) -> Path | None:
     folder: Path = args.reference.resolve()
     if folder.is_file():
         folder = folder.parent
-    images = folder.with_name("imagesTr")
-    return images if folder.name == "labelsTr" and images.is_dir() else None
+    images = folder.with_name(folder.name.replace("labels", "images", 1))
+    return images if folder.name.startswith("labels") and images.is_dir() else None
