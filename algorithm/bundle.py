@@ -127,7 +127,7 @@ def _folder_reader(folder: Path) -> Callable[[str], bytes]:
             pickle = next((other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES), None)
             if name == WEIGHTS and pickle:
                 raise InputError(
-                    f"{folder / pickle} is a pickle, which can run code: bundles hold {WEIGHTS} only; train or convert it anew"
+                    f"{folder / pickle} is a pickle, which can run code: bundles hold {WEIGHTS} only; train it anew"
                 )
             raise InputError(
                 f"{folder} is no model bundle: it lacks {name}; 'decathlon train' writes one in RUN/bundle"
@@ -275,8 +275,8 @@ def _check_against_network(description: Description, network: UNet3D, path: Path
     classes, channels = network.arguments["num_classes"], network.arguments["in_channels"]
     if classes != len(description.labels) or channels != len(description.channels):
         raise InputError(
-            f"{file}: the network has {channels} channels and {classes} classes, but {len(description.channels)} channels "
-            f"and {len(description.labels)} labels are named"
+            f"{file}: the network has {channels} channels and {classes} classes, "
+            f"but {len(description.channels)} channels and {len(description.labels)} labels are named"
         )
     multiple = 2 ** (network.arguments["depth"] - 1)
     if any(size % multiple for size in description.patch_shape_zyx):

@@ -119,6 +119,11 @@ def _header(path: Path) -> Slice | None:
     if _tag(reader, "0008|0016").startswith(NOT_AN_IMAGE):
         return None
     size = reader.GetSize()
+    for key, name in (("0028|1052", "RescaleIntercept"), ("0028|1053", "RescaleSlope")):
+        _numbers(path, reader, key, name, 1)
+    allocated, stored = (_tag(reader, key) or "0" for key in ("0028|0100", "0028|0101"))
+    if not (allocated.isdecimal() and stored.isdecimal() and 0 < int(stored) <= int(allocated)):
+        raise InputError(f"{path} has a damaged header: {stored} bits stored of {allocated} allocated")
     tilt = _tag(reader, "0018|1120")
     number, text = _tag(reader, "0020|0011"), _tag(reader, "0008|103e")
     return Slice(

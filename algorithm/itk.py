@@ -45,7 +45,7 @@ def quiet() -> Iterator[None]:
 def reason(error: BaseException) -> str:
     """Return the one useful line of an ITK error, without source files, addresses and file names."""
     lines = [line.strip() for line in str(error).splitlines()]
-    useful = [line for line in lines if line and not line.startswith(("Exception thrown", "/"))]
+    useful = [line for line in lines if line and not line.startswith(("Exception thrown", "/", "Reason: "))]
     text = re.sub(r"^(sitk::|ITK )?ERROR: *", "", useful[-1] if useful else "no reason given")
     text = re.sub(r"^\w+\(0x[0-9a-f]+\): *", "", text)
     text = re.sub(r"^(\[nrrd\] *)?(\w+: +)?", "", text)

@@ -197,6 +197,13 @@ class UNet3D(nn.Module):
             )
 
 
+def to_channels_last(network: UNet3D) -> UNet3D:
+    """Lay the weights out for channels-last convolutions, which take two thirds of the time on a CPU; in place."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
+    return network
+
+
 def _check_arguments(
     in_channels: int, num_classes: int, base_filters: int, dropout: float, activation: str, depth: int
 ) -> None:

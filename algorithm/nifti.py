@@ -193,8 +193,8 @@ def _parse(path: Path) -> Header:
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             raw = file.read(HEADER_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} has damaged compressed data ({error}); copy or download it again") from None
+    except (OSError, EOFError, zlib.error):
+        raise InputError(f"{path} has damaged compressed data; copy or download it again") from None
     for order in "<>":
         if len(raw) == HEADER_BYTES and struct.unpack_from(f"{order}i", raw)[0] == 348:
             return _fields(path, raw, order)

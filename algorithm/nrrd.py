@@ -9,7 +9,7 @@ from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
-from algorithm.metaimage import LONGEST_HEADER_BYTES, data_file_beside
+from algorithm.metaimage import LONGEST_HEADER_BYTES, data_file_beside, finite_numbers
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +44,36 @@ def check_header(path: Path) -> Header:
         raise InputError(f"{path} is not an NRRD, or its header is damaged")
     blank = re.search(rb"\r?\n\r?\n", raw)
     end = blank.end() if blank else len(raw)
-    lines = [line.partition(": ") for line in raw[:end].decode("latin-1").splitlines()]
+    lines = [line.partition(": ") for line in raw[:end].decode("ascii", "backslashreplace").splitlines()]
     fields = {key.lower(): value.strip() for key, colon, value in lines if colon}
     if not fields.keys() & {"space directions", "spacings"}:
         raise InputError(f"{path} states no spacing ('space directions' is missing from its header); add it")
+    _check_grid(path, fields)
     if fields.get("space", "").lower() not in ANATOMICAL_SPACES:
         log.warning(
             "%s does not say how it is oriented (no anatomical space); taken as x left, y back, z up", path
         )
     name = fields.get("data file", fields.get("datafile", ""))
     return Header(fields, data_file_beside(path, name), 0) if name else Header(fields, path, end)
+
+
+def _check_grid(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError unless there are three axes with a number each: teem takes "none" for 1 mm."""
+    sizes = fields.get("sizes", "").split()
+    if not all(re.fullmatch(r"[1-9]\d*", size) for size in sizes) or fields.get("dimension") != str(
+        len(sizes)
+    ):
+        raise InputError(
+            f"{path} has a damaged header: dimension: {fields.get('dimension')}, sizes: {fields.get('sizes')}"
+        )
+    if len(sizes) != 3:
+        raise InputError(
+            f"{path} must be one 3-D volume of one number per voxel, but its sizes are {' '.join(sizes)}"
+        )
+    for key in ("space directions", "spacings", "space origin"):
+        numbers = re.split(r"[\s(),]+", fields[key].strip("() ")) if key in fields else []
+        if key in fields and not finite_numbers(numbers, 9 if key == "space directions" else 3):
+            raise InputError(f"{path} has a damaged header: {key}: {fields[key]}")
 
 
 def check_data(header: Header, wanted: int) -> None:

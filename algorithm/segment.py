@@ -15,6 +15,7 @@ from algorithm.bundle import Bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import hounsfield
+from algorithm.network import to_channels_last
 from algorithm.progress import progress
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Segmenter:
         self.description = bundle.description
         self.device = default_device() if device is None else device
         self.network = bundle.network.to(self.device).eval()
+        if self.device.type == "cpu":
+            to_channels_last(self.network)
         self.patches_at_once = patches_at_once
 
     def segment(self, image: sitk.Image) -> sitk.Image:
@@ -60,7 +63,8 @@ class Segmenter:
         description = self.description
         if len(description.channels) != 1:
             raise InputError(
-                f"the bundle wants {len(description.channels)} channels ({', '.join(description.channels)}), got one image"
+                f"the bundle wants {len(description.channels)} channels "
+                f"({', '.join(description.channels)}), got one image"
             )
         started = time.monotonic()
         orientation = canonical_orientation(geometry)

@@ -1,5 +1,6 @@
 #include "class_maps.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "linear_row.hpp"
@@ -17,8 +18,8 @@ void class_maps_to_labels(const ClassMapSlab<T>& maps, const LinearPlan& plan, I
         std::vector<float> best(n);
         std::vector<std::int32_t> label(n);  // as wide as the scores, so that the comparison vectorises
         for (Index row = begin; row < end; ++row) {
-            std::fill(best.begin(), best.end(), -std::numeric_limits<float>::infinity());
-            std::fill(label.begin(), label.end(), 0);
+            std::ranges::fill(best, -std::numeric_limits<float>::infinity());
+            std::ranges::fill(label, 0);
             for (Index channel = 0; channel < maps.channels; ++channel) {
                 const T* source = maps.data + channel * maps.channel_stride;
                 const float* score =

@@ -63,7 +63,7 @@ void draw_volumes(const std::vector<double>& weights, const Source& source, cons
         const double target = uniform(source, volume_stream, counters[i]) * total;
         // The first sum above the target: a weight of zero has the sum of its predecessor and is never the
         // first.
-        const auto found = std::upper_bound(cumulative.begin(), cumulative.end(), target);
+        const auto found = std::ranges::upper_bound(cumulative, target);
         // Subnormal sums can round the target up to the total.
         out[i] = std::min<Index>(found - cumulative.begin(), last_positive);
     }

@@ -29,7 +29,7 @@ void parallel_for(Index count, Index grain, int threads, const std::function<voi
     std::exception_ptr first_error;
     std::mutex error_mutex;
 
-    const auto work = [&]() {
+    const auto work = [&] {
         for (Index piece = next.fetch_add(1); piece < pieces; piece = next.fetch_add(1)) {
             try {
                 body(piece * grain, std::min(count, (piece + 1) * grain));

@@ -93,7 +93,7 @@ void resample_labels_linear(const std::uint8_t* labels, const LinearPlan& plan, 
             const RowBundle source = bundle(labels, plan, row / shape.y, row % shape.y);
             const auto [a, b, c, d] = source.rows;
             for (Index i = 0; i < x.n_in; ++i) {
-                const bool same = (a[i] == b[i]) & (a[i] == c[i]) & (a[i] == d[i]);
+                const bool same = a[i] == b[i] && a[i] == c[i] && a[i] == d[i];
                 agreed[static_cast<std::size_t>(i)] = same ? static_cast<std::int16_t>(a[i]) : mixed;
             }
             agreed.back() = agreed[agreed.size() - 2];

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "axis.hpp"
 #include "parallel.hpp"
@@ -10,7 +11,7 @@
 namespace voxelcore {
 namespace {
 
-const double pole = std::sqrt(3.0) - 2.0;
+constexpr double pole = std::numbers::sqrt3 - 2.0;
 constexpr double gain = 6.0;
 constexpr Index most_lanes = 32;
 constexpr Index horizon = 64;  // |pole|^64 is below 1e-36
@@ -50,7 +51,7 @@ void filter_panel(double* panel, Index n, const std::vector<double>& initial) {
         for (Index j = 0; j < most_lanes; ++j)
             first[static_cast<std::size_t>(j)] +=
                 gain * initial[k] * panel[static_cast<Index>(k) * most_lanes + j];
-    std::copy(first.begin(), first.end(), panel);
+    std::ranges::copy(first, panel);
     for (Index i = 1; i < n; ++i) {
         double* line = panel + i * most_lanes;
         const double* previous = line - most_lanes;

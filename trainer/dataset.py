@@ -81,7 +81,7 @@ class Dataset:
 
 
 def read_label_names(folder: Path) -> tuple[str, ...]:
-    """Return the label names in FOLDER/dataset.json, by value, without a look at any image; else InputError."""
+    """Return the label names in FOLDER/dataset.json, by value, without a look at images; else InputError."""
     file = _find(folder)
     return label_names(_load(file), file)
 

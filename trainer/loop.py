@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from algorithm.bundle import Bundle, Description, Stitching, write_bundle
 from algorithm.errors import InputError
-from algorithm.network import UNet3D
+from algorithm.network import UNet3D, to_channels_last
 from algorithm.progress import progress
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.history import EpochScores, History
@@ -44,6 +44,7 @@ class Tally:
         return EpochScores.of(torch.stack(self.losses).cpu().numpy(), confusions)
 
     def state(self) -> dict[str, Any]:
+        """Return plain values and tensors for a checkpoint."""
         return {
             "losses": self.losses,
             "confusions": self.confusions,
@@ -74,7 +75,7 @@ class Trainer:
             tie_context_convs=settings.tie_context_convs,
         ).to(self.device)
         if self.device.type == "cpu":
-            self.network.to(memory_format=torch.channels_last_3d)  # measured a third faster than contiguous
+            to_channels_last(self.network)
         batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
         self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
         self.loss = make_loss(settings, meta).to(self.device)

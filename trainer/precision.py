@@ -47,7 +47,7 @@ def choose_precision(
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
@@ -91,4 +91,4 @@ def _keep_in_float32(layer: nn.Conv3d) -> None:
         with torch.autocast(x.device.type, enabled=False):
             return forward(x.float())
 
-    layer.forward = exact  # type: ignore[method-assign]
+    layer.forward = exact  # type: ignore[method-assign,assignment]

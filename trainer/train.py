@@ -37,7 +37,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
-    _claim_run(run, settings, train_file.meta.dataset_hash)
+    _claim_run(run, settings, train_file.meta.digest)
     trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
     resumed = trainer.resume()
     if must_resume and not resumed:
@@ -67,10 +67,10 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def _claim_run(run: Path, settings: TrainSettings, dataset_hash: str) -> None:
+def _claim_run(run: Path, settings: TrainSettings, patches_digest: str) -> None:
     """Write RUN/settings.json, or compare with the one that is there."""
     file = run / "settings.json"
-    wanted = json.loads(json.dumps({"dataset_hash": dataset_hash, **settings.as_dict()}))
+    wanted = json.loads(json.dumps({"patches_digest": patches_digest, **settings.as_dict()}))
     if not file.is_file():
         with replacing(file) as temporary:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n")

@@ -49,7 +49,7 @@ def test_a_tarball_is_read_without_extracting(folder: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.tar.gz"]
 
 
-@pytest.mark.parametrize("key", [key for key in vars(random_bundle().description)])
+@pytest.mark.parametrize("key", list(vars(random_bundle().description)))
 def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     edit(folder, lambda values: values.pop(key))
     with pytest.raises(InputError, match=rf"model\.json lacks the key '{key}'"):

@@ -243,6 +243,7 @@ def test_slices_of_other_kinds_are_refused(tmp_path: Path, volume: NDArray[np.ui
         ({"spacing_yx": None}, "does not state its PixelSpacing"),
         ({"position": (0.0, 1.0)}, "has a damaged ImagePositionPatient: '0\\\\1' instead of 3 numbers"),
         ({"spacing_yx": (math.nan, 1.0)}, "has a damaged PixelSpacing"),
+        ({"slope": math.nan}, "has a damaged RescaleSlope: 'nan' instead of 1 numbers"),
         ({"frames": 2}, "is a multi-frame DICOM object (2 frames)"),
         ({"samples": 3}, "must have one number per pixel, but is a colour image"),
     ],

@@ -542,15 +542,28 @@ def test_a_metaimage_of_one_time_point_is_a_volume(tmp_path: Path) -> None:
     assert refusal(path).endswith("must be one 3-D volume, but its size is (6, 5, 4, 2) (x, y, z, …)")
 
 
-@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+FLAT_AND_VECTOR = {
+    ".mha": (
+        "must be one 3-D volume, but its size is (6, 5)",
+        "one number per voxel, but holds vectors of 3",
+    ),
+    ".nrrd": (
+        "one number per voxel, but its sizes are 6 5",
+        "one number per voxel, but its sizes are 3 6 5 4",
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", FLAT_AND_VECTOR)
 def test_flat_and_vector_images_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
-    sitk.WriteImage(sitk.Image((6, 5), sitk.sitkInt16), str(path))
-    assert "must be one 3-D volume, but its size is (6, 5) (x, y, z, …)" in refusal(path)
-    sitk.WriteImage(sitk.Image((6, 5, 4), sitk.sitkVectorInt16, 3), str(path))
-    assert refusal(path).endswith(
-        "must have one number per voxel, but holds vector of 16-bit signed integers"
-    )
+    for image, message in zip(
+        (sitk.Image((6, 5), sitk.sitkInt16), sitk.Image((6, 5, 4), sitk.sitkVectorInt16, 3)),
+        FLAT_AND_VECTOR[suffix],
+        strict=True,
+    ):
+        sitk.WriteImage(image, str(path))
+        assert message in refusal(path)
 
 
 def test_a_nifti_without_orientation_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -626,6 +639,22 @@ def meta(path: Path, change: Callable[[str], str]) -> Path:
 
 
 META_DAMAGE = [
+    (r"NDims = 3", "NDims = 99", "has a damaged header: NDims = 99, DimSize = 6 5 4"),
+    (r"DimSize = .*", "DimSize = 6 -5 4", "has a damaged header: NDims = 3, DimSize = 6 -5 4"),
+    (r"DimSize = .*\n", "", "has a damaged header: NDims = 3, DimSize = None"),
+    (r"DimSize = .*", "DimSize = 6 5 4\nDimSize = 5 6 4", "has a damaged header: DimSize stands there twice"),
+    (r"MET_SHORT", "MET_FOO", "has a damaged header: ElementType = MET_FOO"),
+    (r"BinaryData = True", "BinaryData = False", "keeps its voxels as text, which is not supported"),
+    (r"CompressedData = .*", "CompressedData = True", "CompressedData = True, CompressedDataSize = None"),
+    (r"CompressedData = .*", "CompressedDataSize = 9", "CompressedData = None, CompressedDataSize = 9"),
+    (r"Offset = .*\n", "", "states no origin (Offset is missing from its header); add it"),
+    (r"Offset = .*", "Offset = 1 2", "has a damaged header: Offset = 1 2"),
+    (r"ElementDataFile = .*", "ElementDataFile = ", "has a damaged header: ElementDataFile is empty"),
+    (
+        r"ElementType",
+        "ElementNumberOfChannels = 3\nElementType",
+        "one number per voxel, but holds vectors of 3",
+    ),
     (r"ElementSpacing = .*\n", "", "states no spacing (ElementSpacing is missing from its header); add it"),
     (
         r"ElementSpacing = .*",
@@ -691,6 +720,15 @@ def test_a_metaimage_without_orientation_is_a_warning(
     assert "does not say how it is oriented (no TransformMatrix)" in caplog.text
 
 
+@pytest.mark.parametrize("size", [-1, 1])
+def test_a_compressed_size_that_is_wrong_is_refused(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path / "a.mha", scan())
+    packed = int(re.search(rb"CompressedDataSize = (\d+)", path.read_bytes())[1])  # type: ignore[index]
+    line = f"CompressedDataSize = {packed + size}"
+    meta(path, lambda text: re.sub(r"CompressedDataSize = .*", line, text))
+    refusal(path)
+
+
 def test_compressed_metaimage_with_more_than_its_size_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mhd", scan())
     (tmp_path / "a.zraw").write_bytes(zlib.compress(bytes(10_000_000)))
@@ -698,6 +736,11 @@ def test_compressed_metaimage_with_more_than_its_size_is_refused(tmp_path: Path)
 
 
 NRRD_DAMAGE = [
+    (r"space directions: \S+", "space directions: none", "has a damaged header: space directions: none"),
+    (r"space origin: .*", "space origin: (nan,0,0)", "has a damaged header: space origin: (nan,0,0)"),
+    (r"sizes: .*\n", "", "has a damaged header: dimension: 3, sizes: None"),
+    (r"sizes: .*", "sizes: 6 0 4", "has a damaged header: dimension: 3, sizes: 6 0 4"),
+    (r"type: short", "type: foo", 'has a header that cannot be read: couldn\'t parse type "foo"'),
     (r"space directions: .*\n", "", "states no spacing ('space directions' is missing from its header)"),
     (r"space directions: .*", "space directions: (0.5,0,0) (0,0,0) (0,0,5)", ""),
     (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,15 @@ def positions(n_in: int, n_out: int) -> npt.NDArray[np.float64]:
     return np.clip((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0, n_in - 1)
 
 
-def scipy_resample(volume: npt.NDArray[Any], shape: Shape, *, order: int) -> npt.NDArray[np.float64]:
+def scipy_resample(
+    volume: npt.NDArray[Any], shape: Shape, *, order: Literal[1, 3]
+) -> npt.NDArray[np.float64]:
     axes = [positions(n_in, n_out) for n_in, n_out in zip(volume.shape, shape, strict=True)]
     grid = np.meshgrid(*axes, indexing="ij")
-    mode = "nearest" if order == 1 else "mirror"
-    return map_coordinates(volume.astype(np.float64), grid, order=order, mode=mode)
+    mode: Literal["nearest", "mirror"] = "nearest" if order == 1 else "mirror"
+    result = np.empty(shape)
+    map_coordinates(volume.astype(np.float64), np.stack(grid), output=result, order=order, mode=mode)
+    return result
 
 
 def exact_label_weights(labels: npt.NDArray[np.uint8], shape: Shape, voxel: Shape) -> dict[int, Fraction]:

@@ -112,6 +112,7 @@ def test_arguments_are_checked_in_the_order_of_the_signature() -> None:
 
 def test_each_kernel_takes_only_its_own_types() -> None:
     anything: Any = GOOD
+    cubic: Any = "cubic"
     with pytest.raises(TypeError, match="labels must have dtype uint8, got float32"):
         voxelcore.resample_labels(anything, (1, 1, 1))
     with pytest.raises(TypeError, match="volume must have dtype int16, got float32"):
@@ -125,7 +126,7 @@ def test_each_kernel_takes_only_its_own_types() -> None:
     ):
         voxelcore.class_maps_to_labels(anything, (1, 1, 1))
     with pytest.raises(ValueError, match="method must be 'linear' or 'nearest', got 'cubic'"):
-        voxelcore.resample_labels(np.zeros((1, 1, 1), np.uint8), (1, 1, 1), method="cubic")
+        voxelcore.resample_labels(np.zeros((1, 1, 1), np.uint8), (1, 1, 1), method=cubic)
 
 
 def test_a_result_beyond_the_address_space_is_an_error_and_not_a_wrap() -> None:

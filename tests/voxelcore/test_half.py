@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -35,7 +37,7 @@ def test_floats_are_rounded_as_numpy_rounds_them() -> None:
     random = np.exp(np.random.default_rng(0).uniform(np.log(1e-3), np.log(1e13), 12))
     seen = []
     for std in [1.0, 0.25, 2.0**-7, 3.0, 2.0**30, 2.0**40, *random]:
-        arguments = {"window_hu": (-32768, 32767), "mean": 0.0, "std": float(std)}
+        arguments: dict[str, Any] = {"window_hu": (-32768, 32767), "mean": 0.0, "std": float(std)}
         floats = voxelcore.preprocess(every_int16, every_int16.shape, **arguments)
         halves = voxelcore.preprocess(every_int16, every_int16.shape, dtype=np.float16, **arguments)
         with np.errstate(over="ignore"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import voxelcore
 from tests.voxelcore.oracles import Shape, exact_label_weights, scipy_resample
 
+Method = Literal["linear", "nearest"]
 shapes = st.tuples(*[st.integers(1, 6)] * 3)
 
 
@@ -20,7 +22,8 @@ def test_linear_is_the_heaviest_label_in_exact_arithmetic(
 ) -> None:
     volume = np.random.default_rng(seed).integers(0, labels, shape).astype(np.uint8)
     result = voxelcore.resample_labels(volume, new)
-    for voxel in itertools.product(*map(range, new)):
+    for z, y, x in itertools.product(*map(range, new)):
+        voxel = (z, y, x)
         weights = exact_label_weights(volume, new, voxel)
         assert result[voxel] == min(weights, key=lambda label: (-weights[label], label)), voxel
 
@@ -43,13 +46,13 @@ def test_a_tie_goes_to_the_lower_label() -> None:
 
 
 @pytest.mark.parametrize("method", ["linear", "nearest"])
-def test_the_same_shape_is_the_identity_for_every_label(method: str) -> None:
+def test_the_same_shape_is_the_identity_for_every_label(method: Method) -> None:
     volume = np.random.default_rng(1).permutation(256).astype(np.uint8).reshape(4, 8, 8)
     np.testing.assert_array_equal(voxelcore.resample_labels(volume, (4, 8, 8), method=method), volume)
 
 
 @pytest.mark.parametrize("method", ["linear", "nearest"])
-def test_whole_multiples_give_back_the_original(method: str) -> None:
+def test_whole_multiples_give_back_the_original(method: Method) -> None:
     volume = np.random.default_rng(2).integers(0, 200, (3, 4, 5)).astype(np.uint8)
     tripled = voxelcore.resample_labels(volume, (9, 12, 15), method=method)
     np.testing.assert_array_equal(tripled[1::3, 1::3, 1::3], volume)

@@ -201,4 +201,4 @@ def test_draw_starts_refuses() -> None:
     with pytest.raises(ValueError, match=r"counters must have one axis, got shape \(1, 2\)"):
         voxelcore.draw_starts((2, 2, 2), (1, 1, 1), np.zeros((1, 2), np.int64), seed=0)
     with pytest.raises(TypeError, match=r"counters must have dtype int64, got int32"):
-        voxelcore.draw_starts((2, 2, 2), (1, 1, 1), np.zeros(2, np.int32), seed=0)  # type: ignore[arg-type]
+        voxelcore.draw_starts((2, 2, 2), (1, 1, 1), np.zeros(2, np.int32), seed=0)

@@ -53,7 +53,7 @@ def test_centre_stitching_keeps_each_voxel_from_the_patch_whose_box_holds_it(sha
     result = voxelcore.stitch(patches, tiling, blend="centre")
     assert result.dtype == np.float32
     for index, (low, high) in enumerate(zip(tiling.keep_start_zyx, tiling.keep_stop_zyx, strict=True)):
-        assert np.all(result[(0, *map(slice, low, high))] == index)
+        assert np.all(result[0][tuple(map(slice, low, high))] == index)
 
 
 @given(tilings())
