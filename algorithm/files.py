@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,7 +14,9 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place on success, remove it on failure.
 
     The temporary name keeps every suffix of `path`, since image writers choose the format by it. What was at
-    `path` before stays until the new file is complete. A folder can be written the same way.
+    `path` before stays until the new file is complete. A folder can be written the same way; a kill between
+    the two renames that replace one leaves the previous folder as `.old-…` beside its place. What a killed
+    process was writing stays as `.tmp-…`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
@@ -24,10 +25,14 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary.is_dir() and path.is_dir():
             previous = path.with_name(f".old-{uuid.uuid4().hex[:8]}-{path.name}")
             path.rename(previous)
-            temporary.rename(path)
+            try:
+                temporary.rename(path)
+            except OSError:
+                previous.rename(path)
+                raise
             shutil.rmtree(previous)
         else:
-            os.replace(temporary, path)
+            temporary.replace(path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)

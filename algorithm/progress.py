@@ -21,11 +21,13 @@ def progress(items: Iterable[T], *, total: int, what: str, unit: str = "it") -> 
         yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
         return
     started = last = time.monotonic()
-    for done, item in enumerate(items):
+    done = 0
+    for item in items:
         now = time.monotonic()
         if done and now - last > SECONDS_BETWEEN_LINES:
             left = (now - started) / done * (total - done)
             log.info("%s: %d of %d %s, %.0f s left", what, done, total, unit, left)
             last = now
         yield item
-    log.info("%s: %d %s in %.1f s", what, total, unit, time.monotonic() - started)
+        done += 1
+    log.info("%s: %d %s in %.1f s", what, done, unit, time.monotonic() - started)

@@ -1,3 +1,15 @@
-#include <pybind11/pybind11.h>
+#include "bind.hpp"
 
-PYBIND11_MODULE(_core, m) { m.doc() = "Kernels over raw volumes."; }
+PYBIND11_MODULE(_core, m) {
+    m.doc() = "Kernels over raw volumes; voxelcore is their documented face.";
+    voxelcore::bind_threads(m);
+    voxelcore::bind_linear(m);
+    voxelcore::bind_cubic(m);
+    voxelcore::bind_labels(m);
+    voxelcore::bind_class_maps(m);
+    voxelcore::bind_preprocess(m);
+    voxelcore::bind_clip(m);
+    voxelcore::bind_draw(m);
+    voxelcore::bind_patches(m);
+    voxelcore::bind_stitch(m);
+}

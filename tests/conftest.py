@@ -16,7 +16,9 @@ def real_data() -> Path:
     folder = Path(os.environ.get("DECATHLON_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
     if (folder / "abdomen_crlm_1004" / "ct.nii.gz").is_file():
         return folder
-    message = f"real CTs are not at {folder}; set DECATHLON_REAL_DATA to the folder that holds abdomen_crlm_1004"
+    message = (
+        f"real CTs are not at {folder}; set DECATHLON_REAL_DATA to the folder that holds abdomen_crlm_1004"
+    )
     if os.environ.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import logging
+import os
 import sys
+from collections.abc import Callable, Iterable
 
 from algorithm.errors import InputError
+
+log = logging.getLogger(__name__)
 
 VERBS = {
     "phantom": "make a synthetic CT data set in Decathlon layout",
@@ -20,34 +25,78 @@ VERBS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; return 0 when done, 1 when it failed, 2 on wrong usage (argparse exits with it)."""
+    """Run one verb; return 0 when done, 1 when it failed, 130 when it was interrupted.
+
+    Wrong usage exits with 2, as argparse does. Whatever goes wrong, the last line of stderr says it in one
+    sentence.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    asked = next((word for word in arguments if not word.startswith("-")), None)
+    try:
+        run, parsed = _parse(arguments, asked)
+        run(parsed)
+        sys.stdout.flush()
+    except InputError as error:
+        return _failed(asked, str(error))
+    except KeyboardInterrupt:
+        _failed(asked, "interrupted; the same command continues")
+        return 130
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit; the reader is gone.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _failed(asked, "the reader of its output went away")
+    except ModuleNotFoundError as error:
+        log.debug("import", exc_info=True)
+        return _failed(asked, f"{error.name} is not installed; pip install 'decathlon-unet[trainer]'")
+    except MemoryError:
+        log.exception("out of memory")
+        return _failed(asked, "out of memory")
+    except Exception as error:
+        log.exception("unexpected failure")
+        return _failed(asked, f"unexpected {type(error).__name__}: {error}")
+    return 0
+
+
+def _parse(
+    arguments: list[str], asked: str | None
+) -> tuple[Callable[[argparse.Namespace], None], argparse.Namespace]:
+    """Return what runs the verb asked for, and its parsed arguments; exit with 2 on wrong usage."""
     parser = argparse.ArgumentParser(prog="decathlon", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    asked = next((word for word in arguments if not word.startswith("-")), None)
-    for name, summary in VERBS.items():
-        verb = verbs.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
-        if name == asked:
-            module = importlib.import_module(f"trainer.cli.{name}")
-            verb.description = module.__doc__
-            verb.epilog = f"example:\n  {module.EXAMPLE}"
-            module.add_arguments(verb)
-            verb.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
-    try:
-        parsed.run(parsed)
-    except InputError as error:
-        sys.stderr.write(f"decathlon {parsed.verb}: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"decathlon {parsed.verb}: interrupted; the same command continues\n")
-        return 130
-    except Exception as error:
-        logging.getLogger(__name__).exception("unexpected failure")
-        sys.stderr.write(f"decathlon {parsed.verb}: unexpected {type(error).__name__}: {error}\n")
-        return 1
-    return 0
+    parsers = {
+        name: verbs.add_parser(
+            name, help=summary, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        for name, summary in VERBS.items()
+    }
+    if asked is None:
+        parser.parse_args(arguments)
+        parser.error("a VERB is required")
+    if asked not in VERBS:
+        parser.error(f"there is no verb {asked!r}{_nearest(asked, VERBS)}; the verbs are {', '.join(VERBS)}")
+    module = importlib.import_module(f"trainer.cli.{asked}")
+    verb = parsers[asked]
+    verb.description = module.__doc__
+    verb.epilog = f"example:\n  {module.EXAMPLE}"
+    module.add_arguments(verb)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options = [option for action in verb._actions for option in action.option_strings]
+        verb.error(f"there is no argument {unknown[0]!r}{_nearest(unknown[0].partition('=')[0], options)}")
+    return module.run, parsed
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" where something known is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _failed(verb: str | None, sentence: str) -> int:
+    """Write the last line of stderr."""
+    sys.stderr.write(f"decathlon {verb}: {' '.join(sentence.split())}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -39,8 +39,6 @@ TUMOUR_BOX_XYZ_MM_MEDIAN = (25.4, 22.6, 22.5)
 
 MATRIX = 512
 HEAD_SHARE = 0.65  # of tumours: 60 to 70 % of pancreatic cancers lie in the head
-    0.65  # of pancreatic ductal adenocarcinomas (Artinyan et al. 2008, doi:10.1080/13651820701883946)
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+# Everything a user runs starts here. The virtual environment is made once, in .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What a build compiles from; an editable install sees edits to .py files by itself.
+SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
+# Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
+PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
+
+.PHONY: help install demo test check format bench sanitize container-test clean
+
+help:
+	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 15 minutes)"
+	@echo "make test            all tests"
+	@echo "make check           lint, types, formatting, clang-tidy"
+	@echo "make bench           benchmarks"
+	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make container-test  the container, built and run on real and hostile input"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/trainer.stamp: $(SOURCES) | $(BIN)/python
+	$(PINNED) $(BIN)/pip install --quiet --editable '.[trainer]'
+	@touch $@
+
+$(VENV)/dev.stamp: $(SOURCES) | $(BIN)/python
+	$(PINNED) $(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/trainer.stamp
+
+install: $(VENV)/trainer.stamp
+
+demo: $(VENV)/trainer.stamp
+	$(BIN)/decathlon phantom demo/data --cases 24 --test 4 --size small --seed 0
+	$(BIN)/decathlon prepare demo/data/Task07_Pancreas --preset fast --out demo/work
+	$(BIN)/decathlon train demo/work --preset fast --out demo/run
+	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/bundle --out demo/predictions
+	$(BIN)/decathlon evaluate --reference demo/data/Task07_Pancreas/labelsTs --prediction demo/predictions \
+	    --out demo/scores
+	$(BIN)/decathlon submission demo/predictions --dataset demo/data/Task07_Pancreas --out demo/submission.zip
+	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/bundle demo/predictions demo/entry
+
+test: $(VENV)/dev.stamp
+	$(BIN)/pytest
+
+container-test: $(VENV)/dev.stamp
+	$(BIN)/pytest -m container tests/container
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+
+clean:
+	rm -rf build demo $(VENV)

@@ -1,0 +1,313 @@
+"""The model bundle: weights and everything that inference must know, in `model.safetensors` and `model.json`.
+
+A bundle is a folder, or a tarball of one. Pickles are refused: a file that can run code is no model.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.network import UNet3D
+
+FORMAT_VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+LARGEST_BYTES = 4 << 30
+Blend = Literal["centre", "gaussian"]
+
+
+@dataclass(frozen=True)
+class Stitching:
+    """How patch predictions become one volume: `blend` and the least overlap of neighbours, in voxels."""
+
+    blend: Blend
+    overlap_zyx: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `model.json` holds.
+
+    Attributes:
+        network: arguments of `UNet3D`.
+        labels: label names by value, background first.
+        channels: channel names.
+        spacing_zyx_mm: voxel spacing of the network's grid.
+        window_hu: intensities are clipped to it.
+        mean, std: of the clipped training patches, one a channel.
+        patch_shape_zyx: what one forward pass sees.
+        stitching: how patches are joined.
+        postprocessing: settings by name; empty means none.
+        orientation: axis order that volumes are brought to; always LPS for x, y, z.
+        provenance: data set name and hash, configuration, seed, scores, versions.
+
+    """
+
+    network: dict[str, Any]
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    spacing_zyx_mm: tuple[float, float, float]
+    window_hu: tuple[float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    patch_shape_zyx: tuple[int, int, int]
+    stitching: Stitching
+    postprocessing: dict[str, Any] = field(default_factory=dict)
+    orientation: str = "LPS"
+    provenance: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A network with its weights, in evaluation mode on the CPU, and its description."""
+
+    network: UNet3D
+    description: Description
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write `folder` with both files; what was there before stays until the new bundle is complete."""
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()
+    }
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        safetensors.torch.save_file(weights, temporary / WEIGHTS)
+        text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
+        (temporary / DESCRIPTION).write_text(text + "\n")
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle from a folder or a tarball; nothing of a tarball is extracted to disk.
+
+    Raises:
+        InputError: something is missing, of the wrong type, does not fit the weights, or is a pickle.
+
+    """
+    read = _tarball_reader(path) if path.is_file() else _folder_reader(path)
+    description = _parse_description(read(DESCRIPTION), path)
+    try:
+        network = UNet3D(**description.network)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path / DESCRIPTION}: 'network' does not describe a U-Net: {error}") from None
+    _check_against_network(description, network, path)
+    _load_weights(network, read(WEIGHTS), path)
+    return Bundle(network.eval(), description)
+
+
+def _untied_state(network: UNet3D) -> dict[str, Any]:
+    # Tied modules appear under two names; safetensors refuses shared memory, so one name is kept.
+    seen: dict[int, str] = {}
+    for name, parameter in network.state_dict(keep_vars=True).items():
+        seen.setdefault(id(parameter), name)
+    state = network.state_dict()
+    return {name: state[name] for name in seen.values()}
+
+
+def _folder_reader(folder: Path) -> Callable[[str], bytes]:
+    if not folder.is_dir():
+        raise InputError(
+            f"a model bundle is a folder or tarball with {DESCRIPTION} and {WEIGHTS}, but {folder} does not exist"
+        )
+
+    def read(name: str) -> bytes:
+        file = folder / name
+        if not file.is_file():
+            pickle = next((other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES), None)
+            if name == WEIGHTS and pickle:
+                raise InputError(
+                    f"{folder / pickle} is a pickle, which can run code: bundles hold {WEIGHTS} only; train it anew"
+                )
+            raise InputError(
+                f"{folder} is no model bundle: it lacks {name}; 'decathlon train' writes one in RUN/bundle"
+            )
+        return _bounded(file.stat().st_size, file, file.read_bytes)
+
+    return read
+
+
+def _tarball_reader(path: Path) -> Callable[[str], bytes]:
+    if path.suffix in PICKLES:
+        raise InputError(
+            f"{path} is a pickle, which can run code: a bundle is a folder or tarball with {WEIGHTS}"
+        )
+
+    def read(name: str) -> bytes:
+        try:
+            with tarfile.open(path) as archive:
+                for member in archive:
+                    if Path(member.name).name == name and member.isfile():
+                        stream = archive.extractfile(member)
+                        if stream is not None:
+                            return _bounded(member.size, path / name, stream.read)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{path} is not a readable tarball of a model bundle: {error}") from None
+        raise InputError(f"{path} holds no {name}: make the tarball of RUN/bundle with both of its files")
+
+    return read
+
+
+def _bounded(size: int, file: Path, read: Callable[[], bytes]) -> bytes:
+    if size > LARGEST_BYTES:
+        raise InputError(f"{file} has {size} bytes, more than the {LARGEST_BYTES} that a bundle may hold")
+    return read()
+
+
+class _Fields:
+    """Typed look-ups in a decoded `model.json`; a failure names the key and the file."""
+
+    def __init__(self, values: object, file: Path) -> None:
+        if not isinstance(values, dict):
+            raise InputError(f"{file} must hold one JSON object, got {type(values).__name__}")
+        self.values, self.file = values, file
+
+    def get(self, key: str, kind: type | tuple[type, ...], what: str) -> Any:
+        if key not in self.values:
+            raise InputError(
+                f"{self.file} lacks the key '{key}' ({what}); take the bundle as 'decathlon train' wrote it"
+            )
+        value = self.values[key]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise self.wrong(key, what)
+        return value
+
+    def numbers(
+        self, key: str, what: str, *, count: int | None = None, whole: bool = False
+    ) -> tuple[Any, ...]:
+        value = self.get(key, list, what)
+        kinds = int if whole else (int, float)
+        right = all(isinstance(item, kinds) and not isinstance(item, bool) for item in value)
+        if not right or (count is not None and len(value) != count):
+            raise self.wrong(key, what)
+        return tuple(value)
+
+    def names(self, key: str, what: str) -> tuple[str, ...]:
+        value = self.get(key, list, what)
+        if not value or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, what)
+        return tuple(value)
+
+    def wrong(self, key: str, what: str) -> InputError:
+        return InputError(f"{self.file}: '{key}' must be {what}, got {json.dumps(self.values[key])[:80]}")
+
+
+def _parse_description(content: bytes, path: Path) -> Description:
+    file = path / DESCRIPTION
+    try:
+        fields = _Fields(json.loads(content), file)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from None
+    version = fields.get("format_version", int, "the version of the format")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"{file} has format version {version}, this software reads {FORMAT_VERSION}; use the release that wrote it"
+        )
+    stitching = _Fields(fields.get("stitching", dict, "an object with 'blend' and 'overlap_zyx'"), file)
+    description = Description(
+        network=fields.get("network", dict, "the arguments of the network"),
+        labels=fields.names("labels", "the label names, background first"),
+        channels=fields.names("channels", "the channel names"),
+        spacing_zyx_mm=fields.numbers("spacing_zyx_mm", "three numbers in mm", count=3),
+        window_hu=fields.numbers("window_hu", "two numbers in HU", count=2),
+        mean=fields.numbers("mean", "a number for each channel"),
+        std=fields.numbers("std", "a number for each channel"),
+        patch_shape_zyx=fields.numbers("patch_shape_zyx", "three whole numbers", count=3, whole=True),
+        stitching=Stitching(
+            blend=stitching.get("blend", str, "'centre' or 'gaussian'"),
+            overlap_zyx=stitching.numbers("overlap_zyx", "three whole numbers", count=3, whole=True),
+        ),
+        postprocessing=fields.get("postprocessing", dict, "an object"),
+        orientation=fields.get("orientation", str, "'LPS'"),
+        provenance=fields.get("provenance", dict, "an object"),
+    )
+    _check_values(description, fields)
+    return description
+
+
+def _check_values(description: Description, fields: _Fields) -> None:
+    low, high = description.window_hu
+    requirements = {
+        "orientation": (description.orientation == "LPS", "'LPS'"),
+        "spacing_zyx_mm": (
+            all(0 < size < 1000 for size in description.spacing_zyx_mm),
+            "three positive numbers in mm",
+        ),
+        "window_hu": (low < high, "two rising numbers in HU"),
+        "mean": (len(description.mean) == len(description.channels), "a number for each channel"),
+        "std": (
+            len(description.std) == len(description.channels) and all(std > 0 for std in description.std),
+            "a positive number for each channel",
+        ),
+        "patch_shape_zyx": (
+            all(0 < size <= 1024 for size in description.patch_shape_zyx),
+            "three sizes from 1 to 1024",
+        ),
+        "stitching": (
+            description.stitching.blend in ("centre", "gaussian")
+            and all(
+                0 <= overlap < size
+                for overlap, size in zip(
+                    description.stitching.overlap_zyx, description.patch_shape_zyx, strict=True
+                )
+            ),
+            "'centre' or 'gaussian' with an overlap below the patch's size on every axis",
+        ),
+        "postprocessing": (not description.postprocessing, "empty: this release knows no postprocessing"),
+    }
+    for key, (right, what) in requirements.items():
+        if not right:
+            raise fields.wrong(key, what)
+
+
+def _check_against_network(description: Description, network: UNet3D, path: Path) -> None:
+    file = path / DESCRIPTION
+    classes, channels = network.arguments["num_classes"], network.arguments["in_channels"]
+    if classes != len(description.labels) or channels != len(description.channels):
+        raise InputError(
+            f"{file}: the network has {channels} channels and {classes} classes, "
+            f"but {len(description.channels)} channels and {len(description.labels)} labels are named"
+        )
+    multiple = 2 ** (network.arguments["depth"] - 1)
+    if any(size % multiple for size in description.patch_shape_zyx):
+        raise InputError(
+            f"{file}: 'patch_shape_zyx' must be multiples of {multiple}, got {list(description.patch_shape_zyx)}"
+        )
+
+
+def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:
+    file = path / WEIGHTS
+    try:
+        weights = safetensors.torch.load(content)
+    except SafetensorError as error:
+        raise InputError(f"{file} is not a valid safetensors file: {error}") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in _untied_state(network).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if missing := sorted(expected.keys() - found.keys()):
+        raise InputError(
+            f"{file} lacks the tensor '{missing[0]}' ({len(missing)} missing in all) that {DESCRIPTION} asks for"
+        )
+    if extra := sorted(found.keys() - expected.keys()):
+        raise InputError(
+            f"{file} holds the tensor '{extra[0]}' ({len(extra)} in all) that {DESCRIPTION} does not ask for"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise InputError(
+                f"{file}: tensor '{name}' has shape {found[name]}, but {DESCRIPTION} asks for {shape}"
+            )
+        if not weights[name].is_floating_point() or not bool(weights[name].isfinite().all()):
+            raise InputError(
+                f"{file}: tensor '{name}' holds values that are not finite numbers; train the model anew"
+            )
+    network.load_state_dict({name: weights[name].float() for name in expected}, strict=False)

@@ -1,0 +1,130 @@
+"""The container's entry, on evalutils: the one module that imports it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+from evalutils import SegmentationAlgorithm
+from evalutils.io import ImageLoader
+
+from algorithm.bundle import read_bundle
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.geometry import Geometry, same_grid
+from algorithm.images import read_image, read_labels
+from algorithm.job import Job, find_job, results_file
+from algorithm.segment import Segmenter
+
+log = logging.getLogger(__name__)
+
+
+class ScanLoader(ImageLoader):  # type: ignore[misc] # evalutils ships no types
+    """Registers the scans of a job without reading them, so that many stream through one by one."""
+
+    def __init__(self, images: tuple[Path, ...]) -> None:
+        self.images = frozenset(images)
+
+    def load(self, *, fname: Path) -> list[dict[str, Any]]:
+        """Return one case for a scan of the job and none for other files."""
+        return [{"hash": str(fname), "path": fname}] if fname in self.images else []
+
+    @staticmethod
+    def load_image(fname: Path) -> sitk.Image:
+        """Read a scan; InputError says in one sentence why it cannot be."""
+        return read_image(fname)
+
+
+class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils ships no types
+    """Segments every scan of a job; a scan that fails is recorded in results.json and the others go on.
+
+    Label maps are written to a hidden folder, compared with their scan's grid, and only then renamed into place.
+    """
+
+    def __init__(self, segmenter: Segmenter, job: Job, input_root: Path) -> None:
+        self.segmenter = segmenter
+        self.final_folder = job.output_folder
+        self.failures: list[str] = []
+        super().__init__(
+            input_path=input_root,
+            output_path=job.output_folder / ".partial",
+            output_file=job.results_file,
+            file_loaders={"input_image": ScanLoader(job.images)},
+            validators={},  # the job has refused equal names already; equal content is no fault
+        )
+
+    def predict(self, *, input_image: sitk.Image) -> sitk.Image:
+        """Return uint8 labels on the grid of `input_image`."""
+        return self.segmenter.segment(input_image)
+
+    def process_case(self, *, idx: int, case: Any) -> dict[str, Any]:
+        """Segment, write and check one scan; a failure becomes the case's error message."""
+        try:
+            result: dict[str, Any] = super().process_case(idx=idx, case=case)
+            self._publish(result["outputs"][0]["filename"])
+            return result
+        except InputError as error:
+            message = str(error)
+        except Exception as error:
+            log.exception("%s failed", case["path"])
+            message = f"{case['path']}: unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        self.failures.append(message)
+        inputs = [{"type": "metaio_image", "filename": case["path"].name}]
+        return {"outputs": [], "inputs": inputs, "error_messages": [message]}
+
+    def save(self) -> None:
+        """Write results.json, complete or not at all."""
+        write_results(Path(self._output_file), self._case_results)
+
+    def _load_input_image(self, *, case: Any) -> tuple[sitk.Image, Path]:
+        # The base class compares a hash with the one of an earlier read; here each scan is read once.
+        image = ScanLoader.load_image(case["path"])
+        self.geometry = Geometry.of(image)
+        return image, case["path"]
+
+    def _publish(self, name: str) -> None:
+        written = self._output_path / name
+        _, geometry = read_labels(written)
+        if difference := same_grid(self.geometry, geometry):
+            raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
+        for file in self._output_path.iterdir():  # an .mhd has its voxels in a second file
+            file.replace(self.final_folder / file.name)
+
+
+def write_results(file: Path, cases: list[dict[str, Any]]) -> None:
+    """Write results.json as the platform reads it."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(cases, indent=2) + "\n")
+
+
+def main(environment: Mapping[str, str] = os.environ) -> int:
+    """Run one job; return 0 when every scan was segmented, else 1 with the reason as stderr's last line."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        failures = _run(environment)
+    except InputError as error:
+        failures = [str(error)]
+        nothing_done = {"outputs": [], "inputs": [], "error_messages": failures}
+        write_results(results_file(environment), [nothing_done])
+    for failure in failures:
+        sys.stderr.write(f"algorithm: {failure}\n")
+    return 1 if failures else 0
+
+
+def _run(environment: Mapping[str, str]) -> list[str]:
+    job = find_job(environment)
+    segmenter = Segmenter(read_bundle(job.model))
+    job.output_folder.mkdir(parents=True, exist_ok=True)
+    algorithm = UNetSegmentation(segmenter, job, Path(environment.get("DECATHLON_INPUT", "/input")))
+    try:
+        algorithm.process()
+    finally:
+        shutil.rmtree(job.output_folder / ".partial", ignore_errors=True)
+    return algorithm.failures

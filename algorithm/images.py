@@ -1,0 +1,374 @@
+"""Image files and DICOM folders in, label maps out. SimpleITK stays in here.
+
+A file is read only after its header was found sane and its voxels complete: see `nifti`, `metaimage`, `nrrd`
+and `payload` for what ITK alone lets pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from algorithm import metaimage, nifti, nrrd
+from algorithm.dicom import is_dicom, read_series, series_geometry
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.geometry import Geometry, difference, numbers
+from algorithm.itk import PIXEL_TYPES, check_size, quiet, reason
+
+log = logging.getLogger(__name__)
+
+READERS = {
+    ".nii.gz": "NiftiImageIO",
+    ".nii": "NiftiImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+}
+WRITABLE = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
+
+# The longest side of a volume: a patient is shorter than 10 m, and a side of under 1 mm means spacing in
+# metres.
+LONGEST_SIDE_MM = (1.0, 10_000.0)
+
+# A written header must say the grid within these. NIfTI keeps float32: at 1 m from the origin it rounds to
+# 0.00003 mm.
+WRITTEN_ORIGIN_MM = 1e-4
+WRITTEN_ORIGIN_RELATIVE = 1.2e-7
+WRITTEN_SPACING_RELATIVE = 1e-6
+WRITTEN_DIRECTION = 1e-6
+
+# Stored CT values without their rescale put air at 0 and bone beyond this.
+UNSCALED_BONE = 1500
+
+
+def image_suffix(path: Path) -> str | None:
+    """Return the image suffix of a file name (".nii.gz", …), or None when it has none that can be read."""
+    name = path.name.lower()
+    return next((suffix for suffix in READERS if name.endswith(suffix)), None)
+
+
+def case_name(path: Path) -> str:
+    """Return the file or folder name without its image suffix: "pancreas_001.nii.gz" → "pancreas_001"."""
+    suffix = image_suffix(path)
+    return path.name[: -len(suffix)] if suffix else path.name
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder by name; hidden files (macOS "._*" among them) are no images.
+
+    Raises InputError when `folder` is no folder, or two files would have one case name.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"{folder} must be a folder of images, but it {what}")
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if image_suffix(path) and not path.name.startswith(".") and path.is_file()
+    )
+    by_case: dict[str, Path] = {}
+    for path in found:
+        other = by_case.setdefault(case_name(path), path)
+        if other != path:
+            raise InputError(
+                f"{folder} holds {other.name} and {path.name}, two images of one case; keep one of them"
+            )
+    return found
+
+
+def read_image(path: Path) -> sitk.Image:
+    """Read a 3-D scalar image from a file or from a folder that holds one DICOM series.
+
+    Formats by suffix: .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr. A 4-D NIfTI or MetaImage with a single time point
+    is read as its one volume. A left-handed direction is kept.
+
+    Raises InputError in one sentence: no such file or no known suffix; damaged, cut off or empty data; not
+    one 3-D volume of one number per voxel; a grid with a spacing that is not > 0, sheared axes or a longest
+    side outside 1 mm to 10 m; more than 8 GiB claimed; voxels kept outside the header's folder; for folders,
+    what `algorithm.dicom.read_series` refuses.
+    """
+    path = Path(path)
+    image: sitk.Image
+    if path.is_dir():
+        image = read_series(path)
+        _check_sides(path, Geometry.of(image))
+        return image
+    with quiet(), _open(path, whole=True) as reader:
+        try:
+            image = reader.Execute()
+        except (RuntimeError, MemoryError) as error:
+            raise InputError(f"{path} cannot be read: {reason(error)}") from None
+        if extra := image.GetDimension() - 3:
+            image = sitk.Extract(image, (*image.GetSize()[:3], *[0] * extra))
+        return _with_lost_values(path, image)
+
+
+def _with_lost_values(path: Path, image: sitk.Image) -> sitk.Image:
+    """Put back the NaN and infinite voxels of a NIfTI, which ITK turned into 0."""
+    if READERS[image_suffix(path) or ""] != "NiftiImageIO":
+        return image
+    lost = nifti.not_finite(path, nifti.check_header(path))
+    if lost is None:
+        return image
+    voxels = sitk.GetArrayFromImage(image)
+    voxels[lost[0]] = lost[1]
+    restored = sitk.GetImageFromArray(voxels)
+    restored.CopyInformation(image)
+    return restored
+
+
+def read_geometry(path: Path) -> Geometry:
+    """Read the grid of an image without its voxels; InputError as `read_image`, but for damaged voxels."""
+    path = Path(path)
+    if path.is_dir():
+        geometry = series_geometry(path)
+        _check_sides(path, geometry)
+        return geometry
+    with quiet(), _open(path, whole=False) as reader:
+        return _geometry(reader)
+
+
+@contextmanager
+def _open(path: Path, *, whole: bool) -> Iterator[sitk.ImageFileReader]:
+    """Yield a reader that has read a header found sane; with `whole`, the voxels were found complete too."""
+    suffix = _check_file(path)
+    with _unmistakable(path, suffix) as name:
+        yield _reader(path, suffix, name, whole=whole)
+
+
+@contextmanager
+def _unmistakable(path: Path, suffix: str) -> Iterator[Path]:
+    """Yield a name by which ITK reads this file: for a.nii.gz it takes the voxels of an a.nii beside it."""
+    beside = suffix == ".nii.gz" and path.with_suffix("").exists()
+    if not beside and (path.name.endswith(suffix) or READERS[suffix] != "NiftiImageIO"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"image{suffix}"
+        link.symlink_to(path.absolute())
+        yield link
+
+
+def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFileReader:
+    nifti_header = nifti.check_header(path) if READERS[suffix] == "NiftiImageIO" else None
+    if whole and nifti_header:
+        nifti.check_data(path, nifti_header)
+    meta_header = metaimage.check_header(path) if READERS[suffix] == "MetaImageIO" else None
+    nrrd_header = nrrd.check_header(path) if READERS[suffix] == "NrrdImageIO" else None
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(name))
+    reader.SetImageIO(READERS[suffix])
+    try:
+        reader.ReadImageInformation()
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
+    size = tuple(reader.GetSize())
+    if len(size) < 3 or any(n != 1 for n in size[3:]):
+        raise InputError(f"{path} must be one 3-D volume, but its size is {size} (x, y, z, …)")
+    kind = PIXEL_TYPES.get(reader.GetPixelID())
+    if kind is None or reader.GetNumberOfComponents() != 1:
+        what = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+        raise InputError(f"{path} must have one number per voxel, but holds {what}s")
+    wanted = check_size(path, size, kind.itemsize)
+    try:
+        geometry = _geometry(reader)
+    except ValueError as error:
+        raise InputError(f"{path} has no usable grid: {error}") from None
+    _check_sides(path, geometry)
+    if nifti_header:
+        nifti.check_grid(path, nifti_header, geometry)
+    if whole and meta_header:
+        metaimage.check_data(meta_header, wanted)
+    if whole and nrrd_header:
+        nrrd.check_data(nrrd_header, wanted)
+    return reader
+
+
+def _check_file(path: Path) -> str:
+    """Return the image suffix of a file that is there and not empty."""
+    suffix = image_suffix(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give an image file or a folder of DICOM slices")
+    if not path.is_file():
+        raise InputError(f"{path} must be an image file or a folder of DICOM slices, and is neither")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty; copy or download it again")
+    if suffix is None and is_dicom(path):
+        raise InputError(f"{path} is one DICOM file; give the folder that holds the slices of its series")
+    if suffix is None:
+        raise InputError(f"{path} must end in one of {', '.join(READERS)}, or be a folder of DICOM slices")
+    return suffix
+
+
+def _geometry(reader: sitk.ImageFileReader) -> Geometry:
+    """Return the grid of the first three axes of a header."""
+    dimensions = reader.GetDimension()
+    matrix = np.array(reader.GetDirection()).reshape(dimensions, dimensions)[:3, :3]
+    (nx, ny, nz), (sx, sy, sz), (x, y, z) = (
+        values[:3] for values in (reader.GetSize(), reader.GetSpacing(), reader.GetOrigin())
+    )
+    return Geometry((nz, ny, nx), (sz, sy, sx), (x, y, z), tuple(matrix.ravel().tolist()))
+
+
+def _check_sides(path: Path, geometry: Geometry) -> None:
+    sides = [n * s for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)]
+    if not LONGEST_SIDE_MM[0] <= max(sides) <= LONGEST_SIDE_MM[1]:
+        raise InputError(
+            f"{path} covers {numbers(sides, 3)} mm (z, y, x), which is no patient; its spacing must be in mm"
+        )
+
+
+def hounsfield(image: sitk.Image) -> NDArray[np.int16]:
+    """Return the voxels of a scalar image as int16 (z, y, x): rounded half to even, saturated to int16.
+
+    The file's rescale was applied by the reader. NaN and -inf become the darkest finite value (0 where there
+    is none), +inf the brightest int16. Warns, and changes nothing, where the values look like stored CT
+    values without their rescale, or like an image that was normalised.
+    """
+    view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
+    if view.dtype.kind not in "iuf" or view.ndim != 3:
+        raise ValueError(
+            f"image must be 3-D with one number per voxel, got {view.dtype} in {view.ndim} dimensions"
+        )
+    floats = view.dtype.kind == "f"
+    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
+    if not floats:
+        low, high = max(low, int(np.iinfo(view.dtype).min)), min(high, int(np.iinfo(view.dtype).max))
+    darkest = _darkest(view) if floats else 0.0
+    volume = np.empty(view.shape, dtype=np.int16)
+    for stored, plane in zip(view, volume, strict=True):
+        values = stored
+        if floats:
+            values = np.rint(np.nan_to_num(stored, nan=darkest, neginf=darkest, posinf=high))
+        np.clip(values, low, high, out=plane, casting="unsafe")
+    _warn_of_values(view, volume)
+    return volume
+
+
+def _darkest(view: NDArray[Any]) -> float:
+    """Return the smallest finite value, 0 where there is none."""
+    smallest = [plane.min(where=np.isfinite(plane), initial=np.inf) for plane in view]
+    return float(min(smallest)) if np.isfinite(min(smallest)) else 0.0
+
+
+def _warn_of_values(view: NDArray[Any], volume: NDArray[np.int16]) -> None:
+    darkest, brightest = int(volume.min()), int(volume.max())
+    if darkest >= 0 and brightest > UNSCALED_BONE:
+        log.warning(
+            "no voxel is below 0 and the brightest is %d: if this is a CT, its values are not in HU "
+            "(rescale intercept lost?)",
+            brightest,
+        )
+    elif view.dtype.kind == "f" and brightest - darkest <= 8 and (np.rint(view[0]) != view[0]).any():
+        log.warning(
+            "values lie between %d and %d with fractions: they are not in HU (normalised?)",
+            darkest,
+            brightest,
+        )
+
+
+def read_hounsfield(path: Path) -> tuple[NDArray[np.int16], Geometry]:
+    """Read an image as int16 (z, y, x) with its grid. Raises InputError as `read_image` does."""
+    image = read_image(path)
+    return hounsfield(image), Geometry.of(image)
+
+
+def read_labels(path: Path) -> tuple[NDArray[np.uint8], Geometry]:
+    """Read a label map as uint8 (z, y, x) with its grid.
+
+    Raises InputError as `read_image` does, and when a value is not a whole number from 0 to 255.
+    """
+    image = read_image(path)
+    view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
+    if view.dtype != np.uint8:
+        whole = (view >= 0) & (view <= 255) & (view == np.trunc(view))
+        if not whole.all():
+            z, y, x = np.argwhere(~whole)[0].tolist()
+            raise InputError(
+                f"{path} must hold whole label values from 0 to 255, but has {view[z, y, x]} at voxel "
+                f"({z}, {y}, {x}) (z, y, x)"
+            )
+    return view.astype(np.uint8), Geometry.of(image)
+
+
+def label_image(labels: NDArray[np.uint8], geometry: Geometry) -> sitk.Image:
+    """Return uint8 labels (z, y, x) as a SimpleITK image on a grid; ValueError when the two disagree."""
+    if labels.dtype != np.uint8 or labels.shape != geometry.shape_zyx:
+        raise ValueError(
+            f"labels must be uint8 {geometry.shape_zyx} (z, y, x), got {labels.dtype} {labels.shape}"
+        )
+    image = sitk.GetImageFromArray(labels)
+    geometry.set_on(image)
+    return image
+
+
+def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> None:
+    """Write uint8 labels (z, y, x) on a grid, complete or not at all; the format follows the suffix.
+
+    Suffixes: .nii.gz, .mha, .mhd (with a .zraw beside it) and .nrrd, compressed, and .nii. MetaImage and NRRD
+    keep the grid in full precision; NIfTI rounds it to float32.
+
+    Raises InputError on another suffix or where nothing can be written, ValueError when labels and grid
+    disagree, RuntimeError when the file, read back, does not hold the grid (origin within 1e-4 mm and 1.2e-7
+    of itself, spacing within 1e-6 of itself, direction within 1e-6) or not every voxel; it is removed then.
+    """
+    path = Path(path)
+    if image_suffix(path) not in WRITABLE:
+        raise InputError(f"{path} must end in one of {', '.join(WRITABLE)} to be written")
+    image = label_image(labels, geometry)
+    try:
+        if image_suffix(path) == ".mhd":
+            _write_pair(path, image, geometry)
+        else:
+            with replacing(path) as temporary:
+                _write(temporary, image, geometry)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Write an image and read back what makes it complete."""
+    with quiet():
+        try:
+            sitk.WriteImage(image, str(path), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(reason(error)) from None
+        try:
+            with _open(path, whole=True) as reader:
+                read = _geometry(reader)
+        except InputError as error:
+            raise RuntimeError(f"a label map was not written whole: {error}") from None
+    wrong = difference(
+        read,
+        geometry,
+        origin_mm=WRITTEN_ORIGIN_MM + WRITTEN_ORIGIN_RELATIVE * max(map(abs, geometry.origin_xyz_mm)),
+        spacing_relative=WRITTEN_SPACING_RELATIVE,
+        direction=WRITTEN_DIRECTION,
+    )
+    if wrong:
+        raise RuntimeError(f"{path} was written with another grid: {wrong}")
+
+
+def _write_pair(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Write a .mhd and its .zraw: the header, which makes the pair an image, is renamed into place last."""
+    folder = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    folder.mkdir(parents=True)
+    try:
+        _write(folder / path.name, image, geometry)
+        path.unlink(missing_ok=True)
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):
+            part.replace(path.with_name(part.name))
+    finally:
+        shutil.rmtree(folder)

@@ -1,0 +1,165 @@
+"""What ITK lets pass in a MetaImage (.mha, .mhd), read on its own account before ITK is asked.
+
+MetaIO takes a missing spacing as 1 mm, a missing origin and any word as 0, and compressed data of unstated
+size as garbage; 99 axes end the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from algorithm import payload
+from algorithm.errors import InputError
+
+log = logging.getLogger(__name__)
+
+LONGEST_HEADER_BYTES = 1 << 20
+TYPES = {
+    "MET_CHAR",
+    "MET_UCHAR",
+    "MET_SHORT",
+    "MET_USHORT",
+    "MET_INT",
+    "MET_UINT",
+    "MET_LONG",
+    "MET_ULONG",
+    "MET_LONG_LONG",
+    "MET_ULONG_LONG",
+    "MET_FLOAT",
+    "MET_DOUBLE",
+}
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
+MATRICES = ("TransformMatrix", "Rotation", "Orientation")
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of a MetaImage header by name, the file with the voxels, and where they begin in it."""
+
+    fields: dict[str, str]
+    data_file: Path
+    data_start: int
+
+
+def check_header(path: Path) -> Header:
+    """Return the header of a .mha or .mhd.
+
+    Logs a warning when the file does not say how it is oriented. Raises InputError when it is no MetaImage,
+    states no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.
+    """
+    fields, end = _fields(path)
+    if not fields.keys() & {"ElementSpacing", "ElementSize"}:
+        raise InputError(f"{path} states no spacing (ElementSpacing is missing from its header); add it")
+    _check_numbers(path, fields)
+    if not fields.keys() & {"Offset", "Position", "Origin"}:
+        raise InputError(f"{path} states no origin (Offset is missing from its header); add it")
+    if not fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}:
+        log.warning(
+            "%s does not say how it is oriented (no TransformMatrix); taken as x left, y back, z up", path
+        )
+    name = fields["ElementDataFile"]
+    if not name:
+        raise InputError(f"{path} has a damaged header: ElementDataFile is empty")
+    if name.lower() == "local":
+        return Header(fields, path, end)
+    return Header(fields, data_file_beside(path, name), 0)
+
+
+def check_data(header: Header, wanted: int) -> None:
+    """Raise InputError unless the `wanted` bytes of voxels are there, undamaged."""
+    if _true(header.fields, "CompressedData"):
+        with header.data_file.open("rb") as file:
+            file.seek(header.data_start)
+            packed = file.read(int(header.fields["CompressedDataSize"]))
+        payload.check_zlib(header.data_file, BytesIO(packed), wanted)
+    else:
+        payload.check_plain(header.data_file, header.data_start, wanted)
+
+
+def data_file_beside(path: Path, name: str) -> Path:
+    """Return the file that a header names for its voxels; InputError unless it is one, in the same folder."""
+    if name.upper().startswith("LIST") or "%" in name:
+        raise InputError(
+            f"{path} keeps its voxels in several files ({name!r}); write it as one .mha or .nii.gz"
+        )
+    folder = os.path.normpath(path.absolute().parent)
+    found = Path(os.path.normpath(os.path.join(folder, name)))  # noqa: PTH118 # resolves ".." without following links
+    if Path(folder) not in found.parents:
+        raise InputError(
+            f"{path} keeps its voxels outside its own folder ({name!r}); put the two files side by side"
+        )
+    if not found.is_file():
+        raise InputError(
+            f"{path} keeps its voxels in {name!r}, which is not there; put the two files side by side"
+        )
+    return found
+
+
+def _check_numbers(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError unless size, type and grid are sound."""
+    try:
+        axes = int(fields.get("NDims", ""))
+        size = tuple(int(part) for part in fields.get("DimSize", "").split())
+    except ValueError:
+        axes, size = 0, ()
+    if len(size) != axes or min(size, default=0) < 1:
+        raise InputError(
+            f"{path} has a damaged header: NDims = {fields.get('NDims')}, DimSize = {fields.get('DimSize')}"
+        )
+    if axes < 3 or axes > 4 or size[3:] not in ((), (1,)):
+        raise InputError(f"{path} must be one 3-D volume, but its size is {size} (x, y, z, …)")
+    if fields.get("ElementNumberOfChannels", "1") != "1":
+        channels = fields["ElementNumberOfChannels"]
+        raise InputError(f"{path} must have one number per voxel, but holds vectors of {channels}")
+    if "BinaryData" in fields and not _true(fields, "BinaryData"):
+        raise InputError(
+            f"{path} keeps its voxels as text, which is not supported; write them as binary data"
+        )
+    packed = fields.get("CompressedDataSize", "")
+    if _true(fields, "CompressedData") != bool(re.fullmatch(r"[1-9][0-9]*", packed)):
+        compressed = fields.get("CompressedData")
+        raise InputError(
+            f"{path} has a damaged header: CompressedData = {compressed}, CompressedDataSize = {packed or None}"
+        )
+    if fields.get("ElementType") not in TYPES:
+        raise InputError(f"{path} has a damaged header: ElementType = {fields.get('ElementType')}")
+    for key in (*VECTORS, *MATRICES):
+        wanted = axes * axes if key in MATRICES else axes
+        if key in fields and not finite_numbers(fields[key].split(), wanted):
+            raise InputError(f"{path} has a damaged header: {key} = {fields[key]}")
+
+
+def _true(fields: dict[str, str], key: str) -> bool:
+    return fields.get(key, "").lower() in ("true", "1")
+
+
+def finite_numbers(parts: list[str], wanted: int) -> bool:
+    """Tell whether these words are so many finite numbers, as C reads them."""
+    return len(parts) == wanted and all(
+        NUMBER.fullmatch(part) and math.isfinite(float(part)) for part in parts
+    )
+
+
+def _fields(path: Path) -> tuple[dict[str, str], int]:
+    with path.open("rb") as file:
+        raw = file.read(LONGEST_HEADER_BYTES)
+    fields: dict[str, str] = {}
+    at = 0
+    while (end := raw.find(b"\n", at)) >= 0:
+        key, separator, value = raw[at:end].decode("ascii", "backslashreplace").partition("=")
+        at = end + 1
+        if not separator:
+            break
+        if key.strip() in fields:
+            raise InputError(f"{path} has a damaged header: {key.strip()} stands there twice")
+        fields[key.strip()] = value.strip()
+        if key.strip() == "ElementDataFile":
+            return fields, at
+    raise InputError(f"{path} is not a MetaImage, or its header is damaged")

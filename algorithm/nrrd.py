@@ -1,0 +1,89 @@
+"""What ITK lets pass in an NRRD (.nrrd, .nhdr): no spacing, no named space, data elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from algorithm import payload
+from algorithm.errors import InputError
+from algorithm.metaimage import LONGEST_HEADER_BYTES, data_file_beside, finite_numbers
+
+log = logging.getLogger(__name__)
+
+ANATOMICAL_SPACES = (
+    "left-posterior-superior",
+    "right-anterior-superior",
+    "left-anterior-superior",
+    "lps",
+    "ras",
+    "las",
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of an NRRD header in lower case, the file with the voxels, and where they begin in it."""
+
+    fields: dict[str, str]
+    data_file: Path
+    data_start: int
+
+
+def check_header(path: Path) -> Header:
+    """Return the header of a .nrrd or .nhdr (format definition: teem.sourceforge.net/nrrd/format.html).
+
+    Logs a warning when the file does not say how it is oriented. Raises InputError when it is no NRRD, states
+    no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.
+    """
+    with path.open("rb") as file:
+        raw = file.read(LONGEST_HEADER_BYTES)
+    if not raw.startswith(b"NRRD000"):
+        raise InputError(f"{path} is not an NRRD, or its header is damaged")
+    blank = re.search(rb"\r?\n\r?\n", raw)
+    end = blank.end() if blank else len(raw)
+    lines = [line.partition(": ") for line in raw[:end].decode("ascii", "backslashreplace").splitlines()]
+    fields = {key.lower(): value.strip() for key, colon, value in lines if colon}
+    if not fields.keys() & {"space directions", "spacings"}:
+        raise InputError(f"{path} states no spacing ('space directions' is missing from its header); add it")
+    _check_grid(path, fields)
+    if fields.get("space", "").lower() not in ANATOMICAL_SPACES:
+        log.warning(
+            "%s does not say how it is oriented (no anatomical space); taken as x left, y back, z up", path
+        )
+    name = fields.get("data file", fields.get("datafile", ""))
+    return Header(fields, data_file_beside(path, name), 0) if name else Header(fields, path, end)
+
+
+def _check_grid(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError unless there are three axes with a number each: teem takes "none" for 1 mm."""
+    sizes = fields.get("sizes", "").split()
+    if not all(re.fullmatch(r"[1-9]\d*", size) for size in sizes) or fields.get("dimension") != str(
+        len(sizes)
+    ):
+        raise InputError(
+            f"{path} has a damaged header: dimension: {fields.get('dimension')}, sizes: {fields.get('sizes')}"
+        )
+    if len(sizes) != 3:
+        raise InputError(
+            f"{path} must be one 3-D volume of one number per voxel, but its sizes are {' '.join(sizes)}"
+        )
+    for key in ("space directions", "spacings", "space origin"):
+        numbers = re.split(r"[\s(),]+", fields[key].strip("() ")) if key in fields else []
+        if key in fields and not finite_numbers(numbers, 9 if key == "space directions" else 3):
+            raise InputError(f"{path} has a damaged header: {key}: {fields[key]}")
+
+
+def check_data(header: Header, wanted: int) -> None:
+    """Raise InputError unless the `wanted` bytes of raw or gzip voxels are there, undamaged."""
+    if header.fields.keys() & {"line skip", "lineskip", "byte skip", "byteskip"}:
+        return
+    encoding = header.fields.get("encoding", "").lower()
+    if encoding == "raw":
+        payload.check_plain(header.data_file, header.data_start, wanted)
+    elif encoding in ("gzip", "gz"):
+        with header.data_file.open("rb") as file:
+            file.seek(header.data_start)
+            payload.check_gzip(header.data_file, file, wanted)

@@ -1,0 +1,69 @@
+"""Whether a file holds every byte of voxels that its header claims.
+
+ITK fills a truncated NIfTI with zeros and hands on a damaged compressed MetaImage as garbage, both without an
+error. Streams are decoded in small pieces and thrown away: memory does not follow the header's claim.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from algorithm.errors import InputError
+
+GZIP_MAGIC = b"\x1f\x8b"
+PIECE_BYTES = 1 << 20
+
+
+def check_plain(path: Path, start: int, wanted: int) -> None:
+    """Raise InputError unless `path` has `wanted` bytes from byte `start` on."""
+    _enough(path, path.stat().st_size - start, wanted)
+
+
+def check_gzip(path: Path, file: BinaryIO, wanted: int) -> None:
+    """Raise InputError unless `file` unpacks, from where it is, to `wanted` bytes or more, undamaged.
+
+    Gzip members that follow each other count as one stream; what follows the last is left alone.
+    """
+    there = 0
+    rest = file.read(PIECE_BYTES)
+    while rest[:2] == GZIP_MAGIC and there <= 2 * wanted + PIECE_BYTES:
+        unpacked, rest = _unpack(path, file, rest, zlib.MAX_WBITS | 16, 2 * wanted + PIECE_BYTES)
+        there += unpacked
+    _enough(path, there, wanted)
+
+
+def check_zlib(path: Path, file: BinaryIO, wanted: int) -> None:
+    """Raise InputError unless `file` unpacks, from where it is, to exactly `wanted` bytes, undamaged."""
+    there, _ = _unpack(path, file, file.read(PIECE_BYTES), zlib.MAX_WBITS, wanted)
+    _enough(path, there, wanted)
+    if there > wanted:
+        raise _damaged(path)
+
+
+def _unpack(path: Path, file: BinaryIO, piece: bytes, wbits: int, limit: int) -> tuple[int, bytes]:
+    """Return how many bytes one stream unpacks to, and what follows it; stop beyond `limit` bytes."""
+    decoder = zlib.decompressobj(wbits)
+    there = 0
+    while not decoder.eof and there <= limit:
+        if not piece:
+            raise InputError(f"{path} is cut off in its compressed data; copy or download it again")
+        try:
+            there += len(decoder.decompress(piece, PIECE_BYTES))
+        except zlib.error:
+            raise _damaged(path) from None
+        piece = decoder.unconsumed_tail or (b"" if decoder.eof else file.read(PIECE_BYTES))
+    return there, decoder.unused_data or file.read(PIECE_BYTES)
+
+
+def _enough(path: Path, there: int, wanted: int) -> None:
+    if there < wanted:
+        raise InputError(
+            f"{path} is cut off: its header claims {wanted} bytes and {max(there, 0)} are there; "
+            "copy or download it again"
+        )
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} has damaged compressed data; copy or download it again")

@@ -1,0 +1,57 @@
+#include <cmath>
+
+#include "arguments.hpp"
+#include "bind.hpp"
+#include "preprocess.hpp"
+
+namespace voxelcore {
+namespace {
+
+Normalisation normalisation_argument(const py::object& window_hu, const py::object& mean,
+                                     const py::object& std) {
+    if (!py::isinstance<py::sequence>(window_hu))
+        throw py::type_error("window_hu must be two numbers (low, high), got " + text(window_hu));
+    const auto window = py::reinterpret_borrow<py::sequence>(window_hu);
+    if (py::len(window) != 2)
+        throw py::value_error("window_hu must be two numbers (low, high), got " + text(window_hu));
+    const double low = number(py::object(window[0]), "window_hu");
+    const double high = number(py::object(window[1]), "window_hu");
+    if (!std::isfinite(low) || !std::isfinite(high) || low >= high)
+        throw py::value_error("window_hu must be finite with low < high, got " + text(window_hu));
+    const double centre = number(mean, "mean");
+    if (!std::isfinite(centre)) throw py::value_error("mean must be finite, got " + text(mean));
+    const double deviation = number(std, "std");
+    if (!std::isfinite(deviation) || static_cast<float>(deviation) <= 0.0F)
+        throw py::value_error("std must be finite and above 0, got " + text(std));
+    return {static_cast<float>(low), static_cast<float>(high), static_cast<float>(centre),
+            static_cast<float>(deviation)};
+}
+
+py::array preprocessed(const py::object& volume, const py::object& shape_zyx, const py::object& window_hu,
+                       const py::object& mean, const py::object& std, const py::dtype& dtype,
+                       const py::object& out, const py::object& threads) {
+    const py::array input = array_of(volume, "volume", Types<std::int16_t>{});
+    require_volume(input, "volume", "(z, y, x)");
+    const Zyx shape = shape_argument(shape_zyx, "shape_zyx");
+    const Normalisation normalisation = normalisation_argument(window_hu, mean, std);
+    require_dtype(dtype, "the result", AnyFloat{});
+    py::array result = output(out, dtype, {shape.z, shape.y, shape.x}, input);
+    const int workers = threads_argument(threads);
+    const LinearPlan plan = linear_plan(shape_of(input), shape);
+    dispatch(dtype, AnyFloat{}, [&]<class T>() {
+        const auto* source = data<std::int16_t>(input);
+        T* target = mutable_data<T>(result);
+        const py::gil_scoped_release release;
+        preprocess(source, plan, normalisation, target, workers);
+    });
+    return result;
+}
+
+}  // namespace
+
+void bind_preprocess(py::module_& m) {
+    m.def("preprocess", &preprocessed, py::arg("volume"), py::arg("shape_zyx"), py::arg("window_hu"),
+          py::arg("mean"), py::arg("std"), py::arg("dtype"), py::arg("out"), py::arg("threads"));
+}
+
+}  // namespace voxelcore

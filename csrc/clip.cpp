@@ -1,0 +1,40 @@
+#include "clip.hpp"
+
+#include "parallel.hpp"
+#include "voxel.hpp"
+
+namespace voxelcore {
+namespace {
+
+constexpr Index voxels_per_piece = Index{1} << 16;
+
+template <class T>
+T clipped(T value, T low, T high) {
+    const T raised = value < low ? low : value;
+    return raised > high ? high : raised;
+}
+
+template <>
+Half clipped(Half value, Half low, Half high) {
+    const float as_float = to_float(value);
+    const Half raised = as_float < to_float(low) ? low : value;
+    return as_float > to_float(high) ? high : raised;
+}
+
+}  // namespace
+
+template <class T>
+void clip(const T* volume, Index count, T low, T high, T* out, int threads) {
+    parallel_for(count, voxels_per_piece, threads, [&](Index begin, Index end) {
+        const T lowest = low;
+        const T highest = high;
+        for (Index i = begin; i < end; ++i) out[i] = clipped(volume[i], lowest, highest);
+    });
+}
+
+template void clip(const std::uint8_t*, Index, std::uint8_t, std::uint8_t, std::uint8_t*, int);
+template void clip(const std::int16_t*, Index, std::int16_t, std::int16_t, std::int16_t*, int);
+template void clip(const Half*, Index, Half, Half, Half*, int);
+template void clip(const float*, Index, float, float, float*, int);
+
+}  // namespace voxelcore

@@ -1,0 +1,37 @@
+#include "patches.hpp"
+
+#include <algorithm>
+
+#include "half.hpp"
+#include "parallel.hpp"
+
+namespace voxelcore {
+
+template <class T>
+void extract_patches(const T* volume, Zyx shape, const std::vector<Zyx>& starts, Zyx patch, T* out,
+                     int threads) {
+    const auto planes = static_cast<Index>(starts.size()) * patch.z;
+    parallel_for(planes, 1, threads, [&](Index begin, Index end) {
+        for (Index plane = begin; plane < end; ++plane) {
+            const Zyx start = starts[static_cast<std::size_t>(plane / patch.z)];
+            const Index z = std::clamp<Index>(start.z + plane % patch.z, 0, shape.z - 1);
+            const Index first_x = std::max<Index>(start.x, 0);
+            const Index last_x = std::min(start.x + patch.x, shape.x);
+            T* target = out + plane * patch.y * patch.x;
+            for (Index row = 0; row < patch.y; ++row) {
+                const Index y = std::clamp<Index>(start.y + row, 0, shape.y - 1);
+                const T* source = volume + (z * shape.y + y) * shape.x;
+                target = std::fill_n(target, first_x - start.x, source[0]);
+                target = std::copy(source + first_x, source + last_x, target);
+                target = std::fill_n(target, start.x + patch.x - last_x, source[shape.x - 1]);
+            }
+        }
+    });
+}
+
+template void extract_patches(const std::uint8_t*, Zyx, const std::vector<Zyx>&, Zyx, std::uint8_t*, int);
+template void extract_patches(const std::int16_t*, Zyx, const std::vector<Zyx>&, Zyx, std::int16_t*, int);
+template void extract_patches(const Half*, Zyx, const std::vector<Zyx>&, Zyx, Half*, int);
+template void extract_patches(const float*, Zyx, const std::vector<Zyx>&, Zyx, float*, int);
+
+}  // namespace voxelcore

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import pickle
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from algorithm.bundle import Bundle, Description, read_bundle, write_bundle
+from algorithm.errors import InputError
+from algorithm.network import UNet3D
+from tests.bundles import random_bundle, write_random_bundle
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_random_bundle(tmp_path / "bundle")
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    bundle, expected = read_bundle(folder), random_bundle()
+    assert bundle.description == expected.description
+    assert not bundle.network.training
+    for name, tensor in expected.network.state_dict().items():
+        assert torch.equal(bundle.network.state_dict()[name], tensor), name
+    assert sorted(path.name for path in folder.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_tied_weights_survive(tmp_path: Path) -> None:
+    plain = random_bundle()
+    network = UNet3D(**{**plain.network.arguments, "tie_context_convs": True})
+    values = {**vars(plain.description), "network": network.arguments}
+    write_bundle(tmp_path / "tied", Bundle(network, Description(**values)))
+    image = torch.randn(1, 1, 16, 16, 16)
+    network.eval()
+    assert torch.equal(read_bundle(tmp_path / "tied").network(image), network(image))
+
+
+def test_a_tarball_is_read_without_extracting(folder: Path, tmp_path: Path) -> None:
+    tarball = tmp_path / "model.tar.gz"
+    with tarfile.open(tarball, "w:gz") as archive:
+        archive.add(folder, arcname="bundle")
+    assert read_bundle(tarball).description == random_bundle().description
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.tar.gz"]
+
+
+@pytest.mark.parametrize("key", list(vars(random_bundle().description)))
+def test_a_missing_key_is_named(folder: Path, key: str) -> None:
+    edit(folder, lambda values: values.pop(key))
+    with pytest.raises(InputError, match=rf"model\.json lacks the key '{key}'"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"spacing_zyx_mm": [1, 2]}, "'spacing_zyx_mm' must be three numbers in mm"),
+        ({"spacing_zyx_mm": [1, 2, 0]}, "'spacing_zyx_mm' must be three positive numbers in mm"),
+        ({"window_hu": [200, -100]}, "'window_hu' must be two rising numbers"),
+        ({"std": [0]}, "'std' must be a positive number for each channel"),
+        ({"mean": [0, 0]}, "'mean' must be a number for each channel"),
+        ({"labels": ["background", "pancreas"]}, "1 channels and 3 classes, but 1 channels and 2 labels"),
+        ({"patch_shape_zyx": [16, 32, 33]}, "'patch_shape_zyx' must be multiples of 4"),
+        ({"orientation": "RAS"}, "'orientation' must be 'LPS'"),
+        ({"format_version": 2}, "format version 2, this software reads 1"),
+        ({"format_version": True}, "'format_version' must be"),
+        ({"network": {"in_channels": 1}}, "'network' does not describe a U-Net"),
+        ({"network": {**random_bundle().description.network, "depth": 4}}, "lacks the tensor"),
+        ({"network": {**random_bundle().description.network, "base_filters": 4}}, "has shape"),
+        (
+            {"stitching": {"blend": "mean", "overlap_zyx": [0, 0, 0]}},
+            "'stitching' must be 'centre' or 'gaussian'",
+        ),
+        ({"postprocessing": {"largest": True}}, "'postprocessing' must be empty"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(folder: Path, change: dict[str, Any], message: str) -> None:
+    edit(folder, lambda values: values.update(change))
+    with pytest.raises(InputError, match=message) as caught:
+        read_bundle(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_is_refused_by_name(tmp_path: Path) -> None:
+    folder = write_random_bundle(tmp_path / "bundle")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.pt").write_bytes(pickle.dumps({}))
+    with pytest.raises(InputError, match=r"model\.pt is a pickle, which can run code"):
+        read_bundle(folder)
+    with pytest.raises(InputError, match="is a pickle"):
+        read_bundle(folder / "model.pt")
+
+
+def test_weights_that_are_not_safetensors_or_not_finite_are_refused(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    weights["head.weight"][0] = float("nan")
+    safetensors.torch.save_file(weights, folder / "model.safetensors")
+    with pytest.raises(InputError, match=r"'head\.weight' holds values that are not finite"):
+        read_bundle(folder)
+    (folder / "model.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(InputError, match="not a valid safetensors file"):
+        read_bundle(folder)
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_bundle(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"lacks model\.json"):
+        read_bundle(tmp_path / "empty")
+    (tmp_path / "no.tar").write_text("no tarball")
+    with pytest.raises(InputError, match="not a readable tarball"):
+        read_bundle(tmp_path / "no.tar")
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    values = json.loads((folder / "model.json").read_text())
+    change(values)
+    (folder / "model.json").write_text(json.dumps(values))

@@ -1,0 +1,80 @@
+"""A bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import time
+
+import pytest
+
+from algorithm.progress import progress
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    return clock
+
+
+def test_in_a_log_it_speaks_every_fifteen_seconds(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    with caplog.at_level(logging.INFO):
+        for item in progress(range(5), total=5, what="reading", unit="cases"):
+            clock.now += 10.0
+            assert item in range(5)
+    assert [record.getMessage() for record in caplog.records] == [
+        "reading: 2 of 5 cases, 30 s left",
+        "reading: 4 of 5 cases, 10 s left",
+        "reading: 5 cases in 50.0 s",
+    ]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_short_run_has_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert list(progress("abc", total=3, what="reading", unit="cases")) == ["a", "b", "c"]
+    assert caplog.messages == ["reading: 3 cases in 0.0 s"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_it_counts_what_came_and_not_what_was_promised(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert list(progress([1], total=9, what="reading")) == [1]
+        assert list(progress([], total=0, what="nothing")) == []
+    assert caplog.messages == ["reading: 1 it in 0.0 s", "nothing: 0 it in 0.0 s"]
+
+
+def test_a_failure_passes_through(caplog: pytest.LogCaptureFixture) -> None:
+    def failing() -> object:
+        yield 1
+        raise RuntimeError("second")
+
+    with caplog.at_level(logging.INFO), pytest.raises(RuntimeError, match="second"):
+        list(progress(failing(), total=2, what="reading"))  # type: ignore[arg-type]
+    assert caplog.messages == []
+
+
+def test_on_a_terminal_it_is_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with caplog.at_level(logging.INFO):
+        assert list(progress(range(3), total=3, what="reading", unit="cases")) == [0, 1, 2]
+    assert "reading: 100%" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+    assert caplog.messages == []

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from algorithm.errors import InputError
+from trainer.settings import TrainSettings, learning_rate, read_assignments
+
+
+def test_the_defaults_are_the_papers() -> None:
+    settings = TrainSettings()
+    assert (settings.learning_rate, settings.decay, settings.batch_size) == (0.001, 0.985, 2)
+    assert (settings.loss, settings.class_weights, settings.epochs) == ("weighted_ce", (1, 10, 50), 22)
+    assert (settings.activation, settings.dropout, settings.base_filters) == ("leaky_relu", 0.6, 8)
+
+
+def test_settings_survive_a_round_trip() -> None:
+    settings = TrainSettings.read({"class_weights": [1, 2], "gradient_norm": 12, "loss": "dice_ce"}, "here")
+    assert settings.class_weights == (1.0, 2.0)
+    assert TrainSettings.read(settings.as_dict(), "there") == settings
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"droput": 0.1}, "my.toml: unknown setting 'droput'; did you mean 'dropout'\\?"),
+        ({"zzz": 1}, "unknown setting 'zzz'; known settings are activation, base_filters"),
+        ({"epochs": 1.5}, "'epochs' must be a whole number, got 1.5"),
+        ({"epochs": True}, "'epochs' must be a whole number, got true"),
+        ({"epochs": 0}, "'epochs' must be >= 1, got 0"),
+        ({"dropout": 1}, r"'dropout' must be in \[0, 1\), got 1.0"),
+        (
+            {"class_weights": "even"},
+            '\'class_weights\' must be a list of numbers or "equal" or "inverse", got "even"',
+        ),
+        ({"class_weights": [0, 0]}, "non-negative and not all zero"),
+        ({"overlap_zyx": [0.5, 0.5]}, "'overlap_zyx' must be a list of 3 numbers"),
+        ({"gradient_norm": "big"}, "'gradient_norm' must be a number or null"),
+        ({"loss": "mse"}, '\'loss\' must be "weighted_ce" or "dice_ce"'),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TrainSettings.read(table, "my.toml")
+
+
+def test_assignments_are_json_or_bare_words() -> None:
+    words = ["epochs=3", "loss=dice_ce", "class_weights=[1,2]", "gradient_norm=null"]
+    assert read_assignments(words) == {
+        "epochs": 3,
+        "loss": "dice_ce",
+        "class_weights": [1, 2],
+        "gradient_norm": None,
+    }
+    with pytest.raises(InputError, match="--set takes NAME=VALUE, got 'epochs'"):
+        read_assignments(["epochs"])
+
+
+def test_the_exponential_schedule_multiplies_once_an_epoch() -> None:
+    settings = TrainSettings()
+    assert learning_rate(settings, 0, 7, 10) == 0.001
+    assert learning_rate(settings, 1, 0, 10) == 0.001 * 0.985
+    assert math.isclose(learning_rate(settings, 21, 9, 10), 0.001 * 0.985**21)
+
+
+def test_the_cosine_schedule_rises_and_falls_to_nothing() -> None:
+    settings = TrainSettings(schedule="cosine", epochs=4, warm_up=0.25, learning_rate=2.0)
+    rates = [learning_rate(settings, epoch, step, 10) for epoch in range(4) for step in range(10)]
+    assert 0 < rates[0] < rates[1]
+    assert max(rates) == pytest.approx(2.0)
+    assert rates.index(max(rates)) == pytest.approx(10, abs=1)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert 0 <= rates[-1] < 0.02

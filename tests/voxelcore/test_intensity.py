@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import voxelcore
+from tests.voxelcore.oracles import Shape
+
+shapes = st.tuples(*[st.integers(1, 12)] * 3)
+
+
+@given(shape=shapes, new=shapes, seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_preprocess_equals_its_three_steps(shape: Shape, new: Shape, seed: int) -> None:
+    volume = np.random.default_rng(seed).integers(-1024, 3072, shape).astype(np.int16)
+    resampled = voxelcore.resample_linear(volume.astype(np.float32), new)
+    expected = (np.clip(resampled, -100, 200) - np.float32(61.7)) / np.float32(71.3)
+    result = voxelcore.preprocess(volume, new, window_hu=(-100, 200), mean=61.7, std=71.3)
+    np.testing.assert_array_equal(result, expected)
+    half = voxelcore.preprocess(volume, new, window_hu=(-100, 200), mean=61.7, std=71.3, dtype=np.float16)
+    np.testing.assert_array_equal(half, expected.astype(np.float16))
+
+
+def test_preprocess_by_hand() -> None:
+    volume = np.array([[[-3024, -100, 50, 200, 3071]]], np.int16)
+    result = voxelcore.preprocess(volume, (1, 1, 5), window_hu=(-100, 200), mean=50, std=150)
+    assert result.ravel().tolist() == [-1, -1, 0, 1, 1]
+    out = np.empty((1, 1, 5), np.float16)
+    given_out = voxelcore.preprocess(
+        volume, (1, 1, 5), window_hu=(-100, 200), mean=50, std=150, dtype=np.float16, out=out
+    )
+    assert given_out is out
+    assert out.ravel().tolist() == [-1, -1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32])
+def test_clip_agrees_with_numpy_and_is_idempotent(dtype: Any) -> None:
+    volume = np.random.default_rng(0).integers(0, 256, (40, 50, 60)).astype(dtype)
+    result = voxelcore.clip(volume, 30, 200)
+    np.testing.assert_array_equal(result, np.clip(volume, 30, 200))
+    np.testing.assert_array_equal(voxelcore.clip(result, 30, 200), result)
+    assert volume.min() < 30
+
+
+def test_clip_in_place() -> None:
+    volume = np.array([[[-500, 0, 500]]], np.int16)
+    assert voxelcore.clip(volume, -100, 200, out=volume) is volume
+    assert volume.tolist() == [[[-100, 0, 200]]]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_clip_keeps_nan_and_takes_one_sided_bounds(dtype: Any) -> None:
+    volume = np.array([[[np.nan, -np.inf, -1, 2, np.inf]]], dtype)
+    np.testing.assert_array_equal(
+        voxelcore.clip(volume, -np.inf, 1).ravel(), np.array([np.nan, -np.inf, -1, 1, 1], dtype)
+    )
+
+
+def test_clip_bounds_beyond_the_dtype_limit_nothing() -> None:
+    volume = np.array([[[-32768, 0, 32767]]], np.int16)
+    np.testing.assert_array_equal(voxelcore.clip(volume, -1e9, np.inf), volume)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "message"),
+    [
+        (np.int16, 5, 4, r"low must be <= high, got 5 and 4"),
+        (np.float32, np.nan, 4, r"low must be <= high, got nan and 4"),
+        (np.int16, 0.5, 4, r"must be whole numbers for int16, got 0.5 and 4"),
+        (np.uint8, 256, 300, r"must leave a value of uint8, got 256 and 300"),
+        (np.uint8, -9, -1, r"must leave a value of uint8, got -9 and -1"),
+    ],
+)
+def test_clip_refuses(dtype: Any, low: float, high: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        voxelcore.clip(np.zeros((1, 1, 1), dtype), low, high)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"window_hu": (200, -100)}, r"window_hu must be finite with low < high, got \(200, -100\)"),
+        ({"window_hu": (0, np.inf)}, r"window_hu must be finite"),
+        ({"window_hu": (0, 1, 2)}, r"window_hu must be two numbers"),
+        ({"mean": np.nan}, r"mean must be finite, got nan"),
+        ({"std": 0}, r"std must be finite and above 0, got 0"),
+        ({"std": -1}, r"std must be finite and above 0, got -1"),
+    ],
+)
+def test_preprocess_refuses(change: dict[str, Any], message: str) -> None:
+    arguments: dict[str, Any] = {"window_hu": (-100, 200), "mean": 0, "std": 1} | change
+    with pytest.raises(ValueError, match=message):
+        voxelcore.preprocess(np.zeros((1, 1, 1), np.int16), (1, 1, 1), **arguments)
+    with pytest.raises(TypeError, match="the result must have dtype float16 or float32, got float64"):
+        voxelcore.preprocess(
+            np.zeros((1, 1, 1), np.int16), (1, 1, 1), window_hu=(0, 1), mean=0, std=1, dtype=np.float64
+        )

@@ -1,0 +1,115 @@
+"""Score predicted label maps against reference label maps.
+
+Writes OUT/scores.json, OUT/scores.csv, OUT/confusion.png and, where the images are at hand, OUT/overlay.png.
+Every finished case is kept in OUT/cases: the same command continues after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from algorithm.errors import InputError
+from trainer.dataset import FILE_NAME, read_label_names
+from trainer.evaluate import NSD_TOLERANCE_MM, evaluate, pair_cases
+from trainer.figures import save_confusion, save_overlay_grid
+from trainer.overlay import choose_rows
+
+EXAMPLE = "decathlon evaluate --reference DATA/Task07_Pancreas/labelsTr --prediction PRED --out SCORES"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument(
+        "--reference", type=Path, required=True, metavar="LABELS", help="a folder of label maps, or one file"
+    )
+    parser.add_argument(
+        "--prediction", type=Path, required=True, metavar="PRED", help="the same cases as predicted"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="SCORES", help="the folder to write to")
+    names = parser.add_mutually_exclusive_group()
+    names.add_argument(
+        "--dataset",
+        type=Path,
+        metavar="FOLDER",
+        help="the data set whose dataset.json names the labels (default: the folder above LABELS)",
+    )
+    names.add_argument(
+        "--labels", metavar="NAMES", help="label names by value instead, such as background,pancreas,cancer"
+    )
+    parser.add_argument(
+        "--nsd-tolerance-mm",
+        type=float,
+        default=NSD_TOLERANCE_MM,
+        metavar="MM",
+        help="tolerance of the surface Dice (default: 5, the leaderboard's for Task07)",
+    )
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="score only the cases that have a prediction"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="the scans, for OUT/overlay.png (default: imagesTr beside labelsTr, imagesTs beside labelsTs)",
+    )
+    parser.add_argument(
+        "--overlay-cases",
+        type=int,
+        default=4,
+        metavar="N",
+        help="cases in the overlay, from best to worst (default: 4, which fills a page; 0: none)",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="cases at once (default: one a core)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Score, write, and print the summary."""
+    if not args.nsd_tolerance_mm > 0:
+        raise InputError(f"--nsd-tolerance-mm must be above 0, got {args.nsd_tolerance_mm:g}")
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {args.threads}")
+    pairs = pair_cases(args.reference, args.prediction, allow_missing=args.allow_missing)
+    labels = _labels(args)
+    scores = evaluate(
+        pairs, args.out, labels=labels, nsd_tolerance_mm=args.nsd_tolerance_mm, threads=args.threads
+    )
+    scores.write_csv(args.out / "scores.csv")
+    save_confusion(args.out / "confusion.png", scores.confusion, labels=labels)
+    rows = choose_rows(pairs, scores, _images(args), most=args.overlay_cases)
+    if rows:
+        save_overlay_grid(args.out / "overlay.png", rows, labels=labels)
+    scores.write_json(args.out / "scores.json")
+    sys.stdout.write(scores.table())
+
+
+def _labels(args: argparse.Namespace) -> tuple[str, ...]:
+    if args.labels is not None:
+        names = tuple(name.strip() for name in args.labels.split(","))
+        if len(names) < 2 or "" in names or len(set(names)) < len(names):
+            raise InputError(
+                f"--labels must be two or more different names, the background first, got {args.labels!r}"
+            )
+        return names
+    if args.dataset is not None:
+        return read_label_names(args.dataset)
+    beside: Path = args.reference.resolve().parent
+    if args.reference.is_file() and not (beside / FILE_NAME).is_file():
+        beside = beside.parent
+    if not (beside / FILE_NAME).is_file():
+        raise InputError(
+            f"the labels have no names, since {beside} holds no {FILE_NAME}: pass --dataset FOLDER, "
+            "or --labels background,…"
+        )
+    return read_label_names(beside)
+
+
+def _images(args: argparse.Namespace) -> Path | None:
+    if args.images is not None:
+        return Path(args.images)
+    folder: Path = args.reference.resolve()
+    if folder.is_file():
+        folder = folder.parent
+    images = folder.with_name(folder.name.replace("labels", "images", 1))
+    return images if folder.name.startswith("labels") and images.is_dir() else None

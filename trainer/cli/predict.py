@@ -1,0 +1,45 @@
+"""Segment an image, a folder of images or a folder of DICOM slices; label maps lie on each scan's own grid.
+
+A result has its scan's name and format (.nii.gz for DICOM). The same command continues a run that was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "source", type=Path, metavar="IMAGE_OR_FOLDER", help=".nii.gz .nii .mha .mhd .nrrd, or a folder"
+    )
+    parser.add_argument(
+        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle: a folder or a tarball"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
+    parser.add_argument(
+        "--patches-at-once",
+        type=int,
+        default=1,
+        help="patches a forward pass (default: 1, which needs the least memory)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
+    from algorithm.bundle import read_bundle
+    from algorithm.predict import find_inputs, predict
+    from algorithm.segment import Segmenter
+    from trainer.train import choose_device
+
+    find_inputs(args.source)
+    segmenter = Segmenter(
+        read_bundle(args.model), device=choose_device(args.device), patches_at_once=args.patches_at_once
+    )
+    for path in predict(args.source, args.model, args.out, segmenter=segmenter):
+        sys.stdout.write(f"{path}\n")

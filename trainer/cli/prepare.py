@@ -1,0 +1,122 @@
+"""Turn a Decathlon data set into two patch files, WORK/train.h5 and WORK/val.h5.
+
+Every case is brought to one orientation and spacing, clipped, and kept in WORK/volumes; patches are then
+drawn from the cases on either side of the split. A run that was killed continues with the same command; other
+settings rebuild what they change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+from algorithm.errors import InputError
+from trainer.dataset import Dataset
+from trainer.patchfile import PatchMeta
+from trainer.prepare import prepare
+from trainer.presets import PreparePreset, preset_names, read_preset
+from trainer.split import first_share, read_split
+
+EXAMPLE = "decathlon prepare DATA/Task07_Pancreas --out WORK --preset paper"
+
+HELP = {
+    "dataset": "folder of one task, with dataset.json in it",
+    "--out": "folder for volumes and patch files (Task07 by the paper's settings: up to 32 GB)",
+    "--preset": f"{', '.join(preset_names())}, or a .toml file; default: paper, since it was published",
+    "--split": (
+        'JSON {"training": [names], "validation": [names], "unused": [names]}; default: the first 210 of '
+        "281 cases of dataset.json train, as in the paper, and the same share of any other number"
+    ),
+    "--overfit": (
+        "let training and validation share cases (without --split: all of them), to check the path on very "
+        "few cases; default: refused, since such scores say nothing about accuracy"
+    ),
+    "--spacing-zyx-mm": "of the grid; default: the preset's (paper: 2.5 0.8 0.8, near the mean of the scans)",
+    "--window-hu": "clip outside it; default: the preset's (paper: -100 200, from fat to just below bone)",
+    "--patch-shape-zyx": "voxels; default: the preset's (paper: 64 128 128, two of which fit its GPU)",
+    "--train-patches": "default: the preset's (paper: 8000, about 38 from each of 210 cases)",
+    "--val-patches": "default: the preset's (paper: 2000, about 28 from each of 71 cases)",
+    "--quota": (
+        "least share of patches that hold a label, by value or name, such as 1=0.3; may be repeated; changes "
+        "or adds to the preset's, and 0 drops; default: the preset's (paper: 1=0.3, since with more the "
+        "patches would be unlike the scans to be segmented)"
+    ),
+    "--seed": "the only source of chance; default: the preset's (0)",
+    "--threads": "default: one for each core; the result does not depend on it",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; those left out come from the preset."""
+
+    def add(name: str, **options: Any) -> None:
+        parser.add_argument(name, help=HELP[name], **options)
+
+    add("dataset", type=Path, metavar="DATASET")
+    add("--out", type=Path, required=True, metavar="WORK")
+    add("--preset", default="paper", metavar="NAME")
+    add("--split", type=Path, metavar="FILE")
+    add("--overfit", action="store_true")
+    add("--spacing-zyx-mm", type=float, nargs=3, metavar=("Z", "Y", "X"))
+    add("--window-hu", type=int, nargs=2, metavar=("LOW", "HIGH"))
+    add("--patch-shape-zyx", type=int, nargs=3, metavar=("Z", "Y", "X"))
+    add("--train-patches", type=int, metavar="N")
+    add("--val-patches", type=int, metavar="N")
+    add("--quota", action="append", default=[], metavar="LABEL=SHARE")
+    add("--seed", type=int, metavar="N")
+    add("--threads", type=int, metavar="N")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prepare, and say on stdout what came out."""
+    if args.threads is not None and args.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {args.threads}")
+    preset = read_preset(args.preset).prepare
+    dataset = Dataset.read(args.dataset)
+    names = [case.name for case in dataset.training]
+    if args.split is not None:
+        split = read_split(args.split, names, overfit=args.overfit)
+    else:
+        split = first_share(names, overfit=args.overfit)
+    settings = _changed(preset, args, dataset.labels)
+    training, validation = prepare(dataset, args.out, settings, split, threads=args.threads)
+    for meta in (training, validation):
+        sys.stdout.write(_summary(meta) + "\n")
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (training.mean, training.std))
+    sys.stdout.write(f"training patches: mean {mean} HU, standard deviation {std} HU\n")
+
+
+def _changed(preset: PreparePreset, args: argparse.Namespace, labels: tuple[str, ...]) -> PreparePreset:
+    """Return the preset with what the command line changes."""
+    given: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value, list) else value
+        for field in dataclasses.fields(PreparePreset)
+        if (value := getattr(args, field.name, None)) is not None
+    }
+    quotas = {_label_value(label, labels): share for label, share in preset.quotas.items()}
+    for text in args.quota:
+        label, equals, share = text.rpartition("=")
+        try:
+            quotas[_label_value(label, labels)] = float(share)
+        except ValueError:
+            label = ""
+        if not (label and equals):
+            raise InputError(f"--quota must be LABEL=SHARE, such as 1=0.3, got {text}")
+    return dataclasses.replace(preset, **given, quotas=quotas)
+
+
+def _label_value(label: str, labels: tuple[str, ...]) -> str:
+    """Return the value of a label name as text, so that a quota by name replaces one by value."""
+    return str(labels.index(label)) if label in labels else label
+
+
+def _summary(meta: PatchMeta) -> str:
+    tallies = zip(meta.quota_labels, meta.quota_shares, meta.quota_natural, meta.quota_held, strict=True)
+    held = "".join(
+        f", {count} hold {meta.labels[label]} (quota {share:g}, {natural} by chance)"
+        for label, share, natural, count in tallies
+    )
+    return f"{meta.role}: {meta.patches} patches from {len(meta.cases)} cases{held}"

@@ -1,0 +1,190 @@
+"""Predicted label maps against reference label maps, case by case."""
+
+from __future__ import annotations
+
+import glob
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.geometry import same_grid
+from algorithm.images import case_name, list_images, read_labels
+from algorithm.progress import progress
+from trainer.metrics import Overlap, confusion_matrix
+from trainer.scores import CaseScores, Record, Scores, structures
+from trainer.surface import bounding_box, normalised_surface_dice
+
+log = logging.getLogger(__name__)
+
+NSD_TOLERANCE_MM = 5.0  # both labels of Task07 on the Decathlon's leaderboard
+CACHE_FORMAT = 1  # raise it when a score changes its meaning, so that kept scores are computed again
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A reference label map and its prediction."""
+
+    case: str
+    reference: Path
+    prediction: Path
+
+
+def pair_cases(reference: Path, prediction: Path, *, allow_missing: bool = False) -> list[Pair]:
+    """Match two folders by case name, or two files with each other.
+
+    A prediction without a reference is only warned of. A reference without a prediction is an InputError
+    unless `allow_missing`, which leaves such cases out.
+    """
+    if reference.is_file() and prediction.is_file():
+        return [Pair(case_name(reference), reference, prediction)]
+    references = {case_name(path): path for path in list_images(reference)}
+    predictions = {case_name(path): path for path in list_images(prediction)}
+    if not references:
+        raise InputError(f"{reference} holds no label map to compare with")
+    missing = [case for case in references if case not in predictions]
+    paired = [Pair(case, path, predictions[case]) for case, path in references.items() if case in predictions]
+    if missing and not allow_missing:
+        raise InputError(
+            f"{prediction} lacks {len(missing)} of the {len(references)} cases in {reference}: "
+            f"{_some(missing)}; pass --allow-missing to score only the others"
+        )
+    if not paired:
+        raise InputError(f"no case of {reference} has a prediction in {prediction}")
+    if missing:
+        log.warning("not scored, no prediction: %d cases (%s)", len(missing), _some(missing))
+    extra = [case for case in predictions if case not in references]
+    if extra:
+        log.warning("not scored, no reference: %d predictions (%s)", len(extra), _some(extra))
+    return paired
+
+
+def score_case(pair: Pair, labels: Sequence[str], *, nsd_tolerance_mm: float) -> CaseScores:
+    """Score one prediction on the grid of its reference.
+
+    Raises InputError when the grids differ or a value is not among the labels.
+    """
+    reference, grid = read_labels(pair.reference)
+    prediction, predicted_grid = read_labels(pair.prediction)
+    different = same_grid(predicted_grid, grid)
+    if different:
+        raise InputError(f"{pair.prediction} must lie on the grid of {pair.reference}, but has {different}")
+    refuse_other_values(reference, labels, pair.reference)
+    refuse_other_values(prediction, labels, pair.prediction)
+    confusion = confusion_matrix(reference, prediction, len(labels))
+    box = bounding_box(reference | prediction)
+    if box is not None:
+        reference, prediction = reference[box], prediction[box]
+    records: dict[str, Record] = {}
+    for name, values in structures(labels).items():
+        overlap = Overlap.of(confusion, values)
+        records[name] = {
+            "dice": overlap.dice,
+            "nsd": normalised_surface_dice(
+                np.isin(reference, values),
+                np.isin(prediction, values),
+                spacing_zyx_mm=grid.spacing_zyx_mm,
+                tolerance_mm=nsd_tolerance_mm,
+            ),
+            "precision": overlap.precision,
+            "sensitivity": overlap.sensitivity,
+            "reference_ml": overlap.reference * grid.voxel_ml,
+            "prediction_ml": overlap.predicted * grid.voxel_ml,
+        }
+    return CaseScores(case=pair.case, confusion=confusion, voxel_ml=grid.voxel_ml, records=records)
+
+
+def refuse_other_values(array: npt.NDArray[np.uint8], labels: Sequence[str], path: Path) -> None:
+    """Raise InputError when the array holds a value that has no name."""
+    if array.max(initial=0) >= len(labels):
+        others = np.unique(array[array >= len(labels)]).tolist()
+        known = ", ".join(f"{value} {name}" for value, name in enumerate(labels))
+        raise InputError(f"{path} holds the label values {_some(others)}, but the labels are {known}")
+
+
+def evaluate(
+    pairs: Sequence[Pair],
+    out: Path,
+    *,
+    labels: Sequence[str],
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
+    threads: int | None = None,
+) -> Scores:
+    """Score every case, keeping each finished one in OUT/cases so that a killed run continues.
+
+    A kept score is used when both files still have the size and the time of change they were scored with.
+
+    Args:
+        pairs: the cases, from `pair_cases`.
+        out: the folder for the kept scores; nothing else is written here.
+        labels: names by value, the background first.
+        nsd_tolerance_mm: tolerance of the normalised surface Dice.
+        threads: cases at once; by default one a core.
+
+    """
+
+    def score(pair: Pair) -> CaseScores:
+        kept = out / "cases" / f"{pair.case}.json"
+        identity = _identity(pair, labels, nsd_tolerance_mm)
+        scores = _read_kept(kept, identity)
+        if scores is None:
+            scores = score_case(pair, labels, nsd_tolerance_mm=nsd_tolerance_mm)
+            with replacing(kept) as temporary:
+                temporary.write_text(json.dumps({"identity": identity, "scores": scores.to_json()}))
+        return scores
+
+    workers = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
+        done = list(progress(_finished(pool, score, pairs), total=len(pairs), what="evaluate", unit="cases"))
+    by_case = {scores.case: scores for scores in done}
+    return Scores(tuple(labels), nsd_tolerance_mm, [by_case[pair.case] for pair in pairs])
+
+
+def _finished(pool: ThreadPoolExecutor, score: Any, pairs: Sequence[Pair]) -> Iterator[CaseScores]:
+    """Yield scores as they get ready; the first failure drops what has not started."""
+    futures = [pool.submit(score, pair) for pair in pairs]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _identity(pair: Pair, labels: Sequence[str], nsd_tolerance_mm: float) -> dict[str, Any]:
+    files = []
+    for path in (pair.reference, pair.prediction):
+        # voxels may lie beside their header, as in .mhd with .raw
+        for part in sorted(path.parent.glob(f"{glob.escape(case_name(path))}.*")):
+            state = part.stat()
+            files.append([str(part.resolve()), state.st_size, state.st_mtime_ns])
+    return {
+        "format": CACHE_FORMAT,
+        "files": files,
+        "labels": list(labels),
+        "nsd_tolerance_mm": nsd_tolerance_mm,
+    }
+
+
+def _read_kept(path: Path, identity: dict[str, Any]) -> CaseScores | None:
+    try:
+        document = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(document, dict) or document.get("identity") != identity:
+        return None
+    return CaseScores.from_json(document["scores"])
+
+
+def _some(names: Sequence[object]) -> str:
+    shown = ", ".join(map(str, names[:MOST_NAMED]))
+    return shown if len(names) <= MOST_NAMED else f"{shown} and {len(names) - MOST_NAMED} more"

@@ -1,0 +1,282 @@
+"""The training loop, to be read downwards: settings, set-up, epochs, validation, what is kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from algorithm.bundle import Bundle, Description, Stitching, write_bundle
+from algorithm.errors import InputError
+from algorithm.network import UNet3D, to_channels_last
+from algorithm.progress import progress
+from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
+from trainer.history import EpochScores, History
+from trainer.losses import DiceCrossEntropy, WeightedCrossEntropy
+from trainer.patches import Batches, PatchFile, PatchMeta
+from trainer.precision import choose_precision
+from trainer.settings import TrainSettings, learning_rate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Tally:
+    """What an epoch has seen so far: each batch's loss and confusion matrix, and the time spent waiting for data."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    confusions: list[Tensor] = field(default_factory=list)
+    waited_s: float = 0.0
+    spent_s: float = 0.0
+
+    def scores(self) -> EpochScores:
+        """Reduce to means; this is where results leave the device."""
+        confusions: NDArray[np.int64] = torch.stack(self.confusions).cpu().numpy()
+        return EpochScores.of(torch.stack(self.losses).cpu().numpy(), confusions)
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values and tensors for a checkpoint."""
+        return {
+            "losses": self.losses,
+            "confusions": self.confusions,
+            "waited_s": self.waited_s,
+            "spent_s": self.spent_s,
+        }
+
+
+@dataclass
+class Trainer:
+    """One training: a network on a device, its optimiser, and the folder that receives what it makes."""
+
+    settings: TrainSettings
+    train_file: PatchFile
+    val_file: PatchFile
+    run: Path
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        meta, settings = self.train_file.meta, self.settings
+        torch.manual_seed(settings.seed)
+        self.network = UNet3D(
+            in_channels=len(meta.channels),
+            num_classes=len(meta.labels),
+            base_filters=settings.base_filters,
+            dropout=settings.dropout,
+            activation=settings.activation,
+            tie_context_convs=settings.tie_context_convs,
+        ).to(self.device)
+        if self.device.type == "cpu":
+            to_channels_last(self.network)
+        batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
+        self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
+        self.loss = make_loss(settings, meta).to(self.device)
+        self.optimiser = make_optimiser(settings, self.network)
+        self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
+        self.val_batches = Batches(
+            self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
+        )
+        channels = (1, -1, 1, 1, 1)
+        self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
+        self.std = torch.tensor(meta.std, device=self.device).view(channels)
+        self.history = History(meta.labels)
+        self.first_epoch, self.tally = 0, Tally()
+
+    def resume(self) -> bool:
+        """Continue from the newest checkpoint of the run; return whether there was one."""
+        state = load_newest_checkpoint(self.run / "checkpoints", self.device)
+        if state is None:
+            return False
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history = History.from_rows(self.train_file.meta.labels, state["history"])
+        self.first_epoch, self.tally = state["epoch"], Tally(**state["tally"])
+        log.info("continuing at epoch %d, batch %d", self.first_epoch + 1, len(self.tally.losses) + 1)
+        return True
+
+    def fit(self) -> None:
+        """Train to the last epoch, keeping a checkpoint, curves and bundles after each."""
+        for epoch in range(self.first_epoch, self.settings.epochs):
+            self._train_epoch(epoch)
+            validation = self._validate(epoch)
+            self.history.append(
+                epoch=epoch + 1,
+                train=self.tally.scores(),
+                val=validation.scores(),
+                learning_rate=self.optimiser.param_groups[0]["lr"],
+                seconds=self.tally.spent_s + validation.spent_s,
+                waited_share=self.tally.waited_s / self.tally.spent_s,
+            )
+            self.tally = Tally()
+            self._keep(epoch + 1)
+        log.info("best epoch %d: %s", self.history.best_epoch, self.history.describe(self.history.best_epoch))
+
+    def _train_epoch(self, epoch: int) -> None:
+        self.network.train()
+        steps, done = len(self.batches), len(self.tally.losses)
+        saved = time.monotonic()
+        what = f"epoch {epoch + 1} of {self.settings.epochs}"
+        for step, images, target in self._on_device(epoch, done, self.tally, what):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate(self.settings, epoch, step, steps)
+            # Dropout depends on (seed, epoch, step) alone, so that a resumed run repeats it.
+            torch.manual_seed(step_seed(self.settings.seed, epoch, step))
+            logits = self._forward(images)
+            loss = self.loss(logits, target)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.settings.gradient_norm is not None:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_norm)
+            self.optimiser.step()
+            self._count(self.tally, loss, logits, target)
+            if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+                self._save(epoch)
+                saved = time.monotonic()
+
+    @torch.no_grad()
+    def _validate(self, epoch: int) -> Tally:
+        self.network.eval()
+        tally = Tally()
+        for _, images, target in self._on_device(0, 0, tally, f"validation {epoch + 1}", self.val_batches):
+            logits = self._forward(images)
+            self._count(tally, self.loss(logits, target), logits, target)
+        return tally
+
+    def _on_device(
+        self, epoch: int, first: int, tally: Tally, what: str, batches: Batches | None = None
+    ) -> Iterable[tuple[int, Tensor, Tensor]]:
+        """Yield (step, normalised images, targets) from batch `first` on, and time both waiting and work."""
+        batches = self.batches if batches is None else batches
+        source = enumerate(batches.batches(epoch, first_batch=first), start=first)
+        asked = time.monotonic()
+        for step, (images, labels) in progress(source, total=len(batches) - first, what=what, unit="batches"):
+            began = time.monotonic()
+            tally.waited_s += began - asked
+            on_device = torch.from_numpy(images).to(self.device, non_blocking=True).float()
+            target = torch.from_numpy(labels).to(self.device, non_blocking=True).long()
+            yield step, (on_device - self.mean) / self.std, target
+            tally.spent_s += time.monotonic() - asked
+            asked = time.monotonic()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            logits: Tensor = self.network(images)
+        return logits.float()
+
+    def _count(self, tally: Tally, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+        classes = logits.shape[1]
+        pairs = target * classes + logits.argmax(dim=1)
+        confusion = torch.bincount(pairs.flatten(), minlength=classes * classes)
+        tally.losses.append(loss.detach())
+        tally.confusions.append(confusion.view(classes, classes))
+
+    def _save(self, epoch: int) -> None:
+        state = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history.rows,
+            "epoch": epoch,
+            "tally": self.tally.state(),
+        }
+        folder, batches = self.run / "checkpoints", len(self.tally.losses)
+        save_checkpoint(folder, state, epochs=epoch, batches=batches, keep=self.settings.keep_checkpoints)
+
+    def _keep(self, epochs_done: int) -> None:
+        self.history.write(self.run)
+        bundle = Bundle(
+            self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
+        )
+        if self.history.best_epoch == epochs_done:
+            write_bundle(self.run / "bundle", bundle)
+        write_bundle(self.run / "bundle-last", bundle)
+        self._save(epochs_done)
+        log.info("epoch %d: %s", epochs_done, self.history.describe(epochs_done))
+
+
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """Return a 64-bit seed that depends on nothing but its arguments."""
+    return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0])
+
+
+def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:
+    """Return the loss with one weight a label; see `class_weights` for the choices."""
+    weights = class_weights(settings, meta)
+    return DiceCrossEntropy(weights) if settings.loss == "dice_ce" else WeightedCrossEntropy(weights)
+
+
+def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]:
+    """Return one weight a label.
+
+    "inverse" is proportional to the inverse of the class frequency in the training patches, background 1
+    (section 4.2.1 of the paper gives [1, 525, 9980] for Task07).
+
+    Raises:
+        InputError: the number of weights is not that of the labels, or a label never occurs.
+
+    """
+    count = len(meta.labels)
+    if settings.class_weights == "equal":
+        return (1.0,) * count
+    if settings.class_weights == "inverse":
+        voxels = meta.class_voxels
+        if 0 in voxels:
+            name = meta.labels[voxels.index(0)]
+            raise InputError(
+                f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs"
+            )
+        return tuple(voxels[0] / number for number in voxels)
+    if len(settings.class_weights) != count:
+        raise InputError(
+            f"class_weights must have a number for each of the {count} labels {', '.join(meta.labels)}, "
+            f"got {list(settings.class_weights)}; give --set class_weights=[…]"
+        )
+    return tuple(float(weight) for weight in settings.class_weights)
+
+
+def describe_bundle(
+    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
+) -> Description:
+    """Return all that inference needs beside the weights, and where they come from."""
+    patch = meta.patch_shape_zyx
+    z, y, x = (int(share * size) for share, size in zip(settings.overlap_zyx, patch, strict=True))
+    return Description(
+        network=network.arguments,
+        labels=meta.labels,
+        channels=meta.channels,
+        spacing_zyx_mm=meta.spacing_zyx_mm,
+        window_hu=meta.window_hu,
+        mean=meta.mean,
+        std=meta.std,
+        patch_shape_zyx=patch,
+        stitching=Stitching(settings.blend, (z, y, x)),
+        provenance={
+            "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
+            "settings": settings.as_dict(),
+            "epochs_done": len(history.rows),
+            "scores": history.rows[-1] if history.rows else {},
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this software and of what trains."""
+    return {
+        "decathlon-unet": metadata.version("decathlon-unet"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def make_optimiser(settings: TrainSettings, network: UNet3D) -> torch.optim.Optimizer:
+    """Return Adam (the paper's) or AdamW."""
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -1,0 +1,88 @@
+"""One training from prepared patch files to a model bundle."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.segment import default_device
+from trainer.loop import Trainer
+from trainer.patches import PatchFile
+from trainer.settings import TrainSettings
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    work: Path,
+    run: Path,
+    settings: TrainSettings,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    must_resume: bool = False,
+) -> None:
+    """Train on WORK/train.h5, validate on WORK/val.h5, write everything to `run`; continue what was begun there.
+
+    Raises:
+        InputError: patch files are missing or foreign, `run` holds a training with other settings or data, the
+            device does not exist, or `must_resume` finds nothing to continue.
+
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
+    _claim_run(run, settings, train_file.meta.digest)
+    trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
+    resumed = trainer.resume()
+    if must_resume and not resumed:
+        raise InputError(
+            f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
+        )
+    trainer.fit()
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the named device, or the first GPU, else the CPU.
+
+    Raises:
+        InputError: the device does not exist here.
+
+    """
+    if name is None:
+        return default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"--device {name} cannot be used here ({reason}); use cpu, or leave it out"
+        ) from None
+    return device
+
+
+def _claim_run(run: Path, settings: TrainSettings, patches_digest: str) -> None:
+    """Write RUN/settings.json, or compare with the one that is there."""
+    file = run / "settings.json"
+    wanted = json.loads(json.dumps({"patches_digest": patches_digest, **settings.as_dict()}))
+    if not file.is_file():
+        with replacing(file) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=2) + "\n")
+        return
+    try:
+        found = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise InputError(f"{file} is not valid JSON; remove the folder or choose another --out") from None
+    different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if different:
+        name = different[0]
+        raise InputError(
+            f"{run} holds a training with other settings ({name} {found.get(name)!r} there, {wanted.get(name)!r} now"
+            f"{', and more' if len(different) > 1 else ''}); choose another --out or repeat its settings"
+        )
