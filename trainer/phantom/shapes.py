@@ -83,8 +83,9 @@ class Ellipsoid:
         dx = points.x - np.float32(self.centre[0])
         dy = points.y - np.float32(self.centre[1])
         dz = points.z - np.float32(self.centre[2])
-        square = np.zeros(dx.shape, np.float32)
-        gradient = np.zeros(dx.shape, np.float32)
+        # the centre is k = 0 and has no gradient: start a thousandth of a radius away from it
+        square = np.full(dx.shape, 1e-6, np.float32)
+        gradient = np.full(dx.shape, 1e-6 / float(self.radii.max()) ** 2, np.float32)
         for axis, radius in zip(self.axes.astype(np.float32), self.radii, strict=True):
             along = axis[0] * dx
             along += axis[1] * dy
@@ -96,7 +97,6 @@ class Ellipsoid:
             gradient += along
         root = np.sqrt(square)
         np.sqrt(gradient, out=gradient)
-        gradient += np.float32(1e-6)
         root *= root - np.float32(1.0)
         root /= gradient
         return np.minimum(root, FAR_MM)
