@@ -40,7 +40,11 @@ def labels(*boxes: tuple[int, tuple[int, int, int], tuple[int, int, int]]) -> np
 
 
 def make_task(
-    folder: Path, training: Mapping[str, np.ndarray], test: tuple[str, ...] = (), *, names: str = "Task07_Pancreas"
+    folder: Path,
+    training: Mapping[str, np.ndarray],
+    test: tuple[str, ...] = (),
+    *,
+    names: str = "Task07_Pancreas",
 ) -> Path:
     """Write FOLDER/Task07_Pancreas with these label maps, constant images, and empty test scans."""
     task = folder / names
