@@ -94,7 +94,8 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         _, geometry = read_labels(written)
         if difference := same_grid(self.geometry, geometry):
             raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
-        written.replace(self.final_folder / name)
+        for file in self._output_path.iterdir():  # an .mhd has its voxels in a second file
+            file.replace(self.final_folder / file.name)
 
 
 def write_results(file: Path, cases: list[dict[str, Any]]) -> None:

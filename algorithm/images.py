@@ -91,8 +91,8 @@ def list_images(folder: Path) -> list[Path]:
 def read_image(path: Path) -> sitk.Image:
     """Read a 3-D scalar image from a file or from a folder that holds one DICOM series.
 
-    Formats by suffix: .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr. A 4-D file with a single time point is read as
-    its one volume. A left-handed direction is kept.
+    Formats by suffix: .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr. A 4-D NIfTI or MetaImage with a single time point
+    is read as its one volume. A left-handed direction is kept.
 
     Raises InputError in one sentence: no such file or no known suffix; damaged, cut off or empty data; not
     one 3-D volume of one number per voxel; a grid with a spacing that is not > 0, sheared axes or a longest

@@ -1,7 +1,7 @@
 """What ITK lets pass in a MetaImage (.mha, .mhd), read on its own account before ITK is asked.
 
-MetaIO takes a missing spacing as 1 mm, a missing origin and any word as 0, and compressed data of unstated size
-as garbage; 99 axes end the process.
+MetaIO takes a missing spacing as 1 mm, a missing origin and any word as 0, and compressed data of unstated
+size as garbage; 99 axes end the process.
 """
 
 from __future__ import annotations
@@ -123,8 +123,11 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
             f"{path} keeps its voxels as text, which is not supported; write them as binary data"
         )
     packed = fields.get("CompressedDataSize", "")
-    if _true(fields, "CompressedData") and not re.fullmatch(r"[1-9][0-9]*", packed):
-        raise InputError(f"{path} has a damaged header: CompressedDataSize = {packed or None}")
+    if _true(fields, "CompressedData") != bool(re.fullmatch(r"[1-9][0-9]*", packed)):
+        compressed = fields.get("CompressedData")
+        raise InputError(
+            f"{path} has a damaged header: CompressedData = {compressed}, CompressedDataSize = {packed or None}"
+        )
     if fields.get("ElementType") not in TYPES:
         raise InputError(f"{path} has a damaged header: ElementType = {fields.get('ElementType')}")
     for key in (*VECTORS, *MATRICES):

@@ -14,7 +14,7 @@ import voxelcore
 from algorithm.bundle import Bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation
-from algorithm.images import hounsfield
+from algorithm.images import hounsfield, label_image
 from algorithm.network import to_channels_last
 from algorithm.progress import progress
 
@@ -54,9 +54,7 @@ class Segmenter:
 
         """
         geometry = Geometry.of(image)
-        labels = sitk.GetImageFromArray(self.labels(hounsfield(image), geometry))
-        geometry.set_on(labels)
-        return labels
+        return label_image(self.labels(hounsfield(image), geometry), geometry)
 
     def labels(self, volume: NDArray[np.int16], geometry: Geometry) -> NDArray[np.uint8]:
         """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out."""

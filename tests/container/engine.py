@@ -130,8 +130,9 @@ class Engine:
         options += ["--userns=keep-id"] if self.is_podman and os.geteuid() != 0 else []
         process = [*self._global(), "run", *options, image, *command[1:]]
         try:
-            with _PeakMemory(self.name, name) as peak:
-                finished = timed(process)
+            # podman leaves a file where it was called when a container runs out of memory.
+            with tempfile.TemporaryDirectory() as here, _PeakMemory(self.name, name) as peak:
+                finished = timed(process, folder=Path(here))
             return replace(finished, peak_mib=peak.mib)
         finally:
             subprocess.run([self.name, "rm", "--force", name], capture_output=True, check=False)
@@ -169,7 +170,7 @@ def _succeeds(*command: str) -> bool:
 
 
 def _ulimits(*, processes: int) -> list[str]:
-    # podman's defaults exceed what a container inside a virtual machine or another container may raise them to.
+    # podman's defaults exceed what it may raise them to inside a virtual machine or another container.
     return ["--ulimit=nofile=1024:1024", f"--ulimit=nproc={processes}:{processes}"]
 
 

@@ -1,7 +1,8 @@
 """Make a synthetic abdominal CT data set in Decathlon layout: DATA/Task07_Pancreas.
 
-Volumes, spacings and slice counts follow the quantiles of the real Task07. The labels of the test cases are kept
-beside them, in labelsTs. The same seed gives the same bytes; the same command continues after an interruption.
+Volumes, spacings and slice counts follow the quantiles of the real Task07. The labels of the test cases are
+kept beside them, in labelsTs. The same seed gives the same bytes; the same command continues after an
+interruption.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=int, default=None, help="test cases (a third of --cases)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
     parser.add_argument(
-        "--size", choices=("full", "small"), default="full",
+        "--size",
+        choices=("full", "small"),
+        default="full",
         help="full: 512 x 512 pixels as in Task07; small: about 200 x 165 x 120 mm around the pancreas, "
         "otherwise the same, for work on a CPU (full)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--anatomy", type=Path, default=None, metavar="LABELS",
-        help="paint this label map of a real body, with its names in a JSON beside it, instead of a synthetic one",
-    )  # fmt: skip
+        "--anatomy",
+        type=Path,
+        default=None,
+        metavar="LABELS",
+        help="paint this label map of a real body, its names in a JSON beside it, instead of a synthetic one",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a CPU core)")
 
 

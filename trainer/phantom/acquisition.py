@@ -35,6 +35,7 @@ class Acquisition:
     noise_hu : standard deviation in the middle of the patient; blur_mm : of the kernel in plane.
     noise_cutoff_per_mm : where the kernel ends the noise spectrum.
     circle_mm : radius of the reconstructed circle about the middle of the image; padding_hu : outside it.
+
     """
 
     grid: ScanGrid
@@ -45,8 +46,13 @@ class Acquisition:
     padding_hu: int
 
 
-def draw_acquisition(seed: int, case: int, facts: CaseFacts, size: Size, region: Box) -> Acquisition:
-    """Draw the scan of a case; `region` is the box of the pancreas in scan coordinates (x, y, z)."""
+def draw_acquisition(
+    seed: int, case: int, facts: CaseFacts, size: Size, region: Box, middle_xy_mm: tuple[float, float]
+) -> Acquisition:
+    """Draw the scan of a case.
+
+    `region` is the box of the pancreas and `middle_xy_mm` the middle of the trunk, both in scan coordinates.
+    """
     rng = generator(seed, case, "acquisition")
     thickness, pixel, _ = facts.spacing_zyx_mm
     width, depth, height = rng.uniform((180, 150, 110), (220, 180, 130))
@@ -67,7 +73,8 @@ def draw_acquisition(seed: int, case: int, facts: CaseFacts, size: Size, region:
         extent = facts.slices * thickness
         if extent < region[1][2] - top + 220.0:  # a short scan is centred on what it is made for
             top = max(region[1][2] + 8.0, middle[2] + 0.52 * extent)
-        centre = np.array([top - extent / 2, -22.0 + 5.0 * jitter[1], 4.0 * jitter[2]])
+        offset = np.array([top - extent / 2, 5.0 * jitter[1], 4.0 * jitter[2]])
+        centre = offset + np.array([0.0, middle_xy_mm[1], middle_xy_mm[0]])
         circle = 0.5 * MATRIX * pixel
     spacing = np.array(facts.spacing_zyx_mm)
     start = centre - 0.5 * (np.array(shape) - 1) * spacing
@@ -151,7 +158,7 @@ def paint_table(canvas: Canvas, back_mm: float) -> None:
 class NoiseFilter:
     """Noise as filtered back-projection leaves it: power rising with frequency up to the kernel's cut-off.
 
-    The spectrum is that of Riederer, Pelc and Chesler (1978): the ramp times the square of the kernel's window.
+    The spectrum is that of Riederer, Pelc and Chesler (1978): the ramp times the kernel's window squared.
     """
 
     def __init__(self, scan: Acquisition):

@@ -36,8 +36,14 @@ class Patch:
     distance: Floats
     width_mm: float
 
-    def fill(self, distance: Floats, value: float | Floats, *, width_mm: float | None = None,
-             opacity: float | Floats = 1.0) -> None:  # fmt: skip
+    def fill(
+        self,
+        distance: Floats,
+        value: float | Floats,
+        *,
+        width_mm: float | None = None,
+        opacity: float | Floats = 1.0,
+    ) -> None:
         """Blend `value` in where `distance` is negative; what was there, labels too, fades out."""
         share = coverage(distance, self.width_mm if width_mm is None else width_mm)
         if not isinstance(opacity, float) or opacity != 1.0:
@@ -96,11 +102,13 @@ class Canvas:
         if float(distance.min()) > self.width_mm:
             return None
         return Patch(
-            points, self.hu[cut],
+            points,
+            self.hu[cut],
             None if self.pancreas is None else self.pancreas[cut],
             None if self.tumour is None else self.tumour[cut],
-            distance, self.width_mm,
-        )  # fmt: skip
+            distance,
+            self.width_mm,
+        )
 
     def paint(self, organ: Organ) -> None:
         """Paint an organ where this block holds any of it."""

@@ -33,7 +33,9 @@ def make_volume(seed: int, case: int, size: Size) -> Volume:
     facts = draw_facts(seed, case)
     scene = build_scene(seed, case, facts)
     region = scene.body.pose.scan_box(scene.gland.core_box())
-    scan = draw_acquisition(seed, case, facts, size, region)
+    scan = draw_acquisition(
+        seed, case, facts, size, region, (0.0, scene.trunk.middle_y_mm * scene.body.pose.scale)
+    )
     image, labels = acquire(scene, scan, seed, case)
     table = generator(seed, case, "table position").uniform((-15, -180, -900), (15, -120, 200))
     start = np.array(scan.grid.start_zyx_mm[::-1])

@@ -98,8 +98,8 @@ def make_dataset(
 ) -> tuple[Path, list[Measured]]:
     """Make DATA/Task07_Pancreas; return the folder and the measurements of all cases.
 
-    Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend on
-    `settings` and its number only. Raises InputError when the folder was made with other settings.
+    Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend
+    on `settings` and its number only. Raises InputError when the folder was made with other settings.
     """
     folder = data / FOLDER
     claim(folder, settings)

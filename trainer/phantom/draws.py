@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, case, purpose) only, so that any case can be made alone and in any order."""
+"""Random numbers that depend on (seed, case, purpose) only: any case can be made alone, in any order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Smooth random fields: band-limited noise on a periodic lattice, read between its nodes by cubic B-splines."""
+"""Smooth random fields: noise on a periodic lattice, read between its nodes by cubic B-splines."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def spline_along(values: Floats, positions: NDArray[np.float64], axis: int) -> F
 class LatticeField:
     """A lattice field read on the planes of one scan grid.
 
-    Planes of the lattice that were already spread over the (y, x) grid are kept, since neighbouring slices share
-    them: reading a scan slice by slice then costs four multiplications a voxel.
+    Planes of the lattice that were already spread over the (y, x) grid are kept, since neighbouring slices
+    share them: reading a scan slice by slice then costs four multiplications a voxel.
     """
 
     def __init__(self, lattice: Floats, step_mm: float, y_mm: NDArray[np.float64], x_mm: NDArray[np.float64]):

@@ -32,10 +32,8 @@ class ScanGrid:
 
     def axis_mm(self, axis: int) -> NDArray[np.float64]:
         """Return the voxel centres along one axis."""
-        centres: NDArray[np.float64] = (
-            self.start_zyx_mm[axis] + np.arange(self.shape_zyx[axis]) * self.spacing_zyx_mm[axis]
-        )
-        return centres
+        steps = np.arange(self.shape_zyx[axis], dtype=np.float64)
+        return np.asarray(self.start_zyx_mm[axis] + steps * self.spacing_zyx_mm[axis], np.float64)
 
     @property
     def voxel_ml(self) -> float:
@@ -66,8 +64,14 @@ class Pose:
     def scan_box(self, box: Box) -> Box:
         """Return the scan's box that surely holds a box of the body."""
         low, high = box
-        corners = np.array([[(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]]
-                            for i in (0, 1) for j in (0, 1) for k in (0, 1)])  # fmt: skip
+        corners = np.array(
+            [
+                [(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]]
+                for i in (0, 1)
+                for j in (0, 1)
+                for k in (0, 1)
+            ]
+        )
         placed = corners @ self.rotation * self.scale
         return placed.min(0) - WARP_REACH_MM, placed.max(0) + WARP_REACH_MM
 
@@ -80,10 +84,24 @@ class Points:
     x, y, z : (nz, ny, nx) float32, body coordinates in mm.
     coarse, fine : (nz, ny, nx) float32, noise of unit deviation with details of about 12 and 4 mm.
     level : (1, ny, 1) float32, height in the scanner (positive is down), where gas and fluid part.
+    cavity : (nz, ny, nx) float32, distance to the abdominal cavity, once the trunk has measured it.
+
     """
 
-    def __init__(self, x: Floats, y: Floats, z: Floats, coarse: Floats, fine: Floats, level: Floats,
-                 start_zyx_mm: NDArray[np.float64], step_zyx_mm: NDArray[np.float64], pose: Pose):  # fmt: skip
+    cavity: Floats | None = None
+
+    def __init__(
+        self,
+        x: Floats,
+        y: Floats,
+        z: Floats,
+        coarse: Floats,
+        fine: Floats,
+        level: Floats,
+        start_zyx_mm: NDArray[np.float64],
+        step_zyx_mm: NDArray[np.float64],
+        pose: Pose,
+    ):
         self.x, self.y, self.z = x, y, z
         self.coarse, self.fine, self.level = coarse, fine, level
         self.start_zyx_mm = start_zyx_mm
@@ -109,10 +127,19 @@ class Points:
     def part(self, cut: Cut) -> Points:
         """Return views of a part of the block."""
         first = np.array([piece.start for piece in cut])
-        return Points(
-            self.x[cut], self.y[cut], self.z[cut], self.coarse[cut], self.fine[cut], self.level[:, cut[1]],
-            self.start_zyx_mm + first * self.step_zyx_mm, self.step_zyx_mm, self.pose,
-        )  # fmt: skip
+        part = Points(
+            self.x[cut],
+            self.y[cut],
+            self.z[cut],
+            self.coarse[cut],
+            self.fine[cut],
+            self.level[:, cut[1]],
+            self.start_zyx_mm + first * self.step_zyx_mm,
+            self.step_zyx_mm,
+            self.pose,
+        )
+        part.cavity = None if self.cavity is None else self.cavity[cut]
+        return part
 
 
 class Body:
@@ -129,9 +156,9 @@ class Body:
             rotation = turn @ rotation
         self.pose = Pose(rotation, float(np.clip(rng.normal(1.0, 0.04), 0.9, 1.1)))
         fields = generator(seed, case, "fields")
-        self.warps = [noise_lattice(fields, [(3.0, 4.0), (1.1, 1.3)]) for _ in range(3)]
+        self.warps = [noise_lattice(fields, [(5.0, 3.2), (2.2, 1.8), (1.1, 1.0)]) for _ in range(3)]
         self.coarse = noise_lattice(fields, [(1.2, 1.0)])
-        self.fine = noise_lattice(fields, [(0.7, 1.0)])
+        self.fine = noise_lattice(fields, [(0.95, 1.0)])
 
     def reader(self, grid: ScanGrid) -> BodyReader:
         """Return the reader of this body on a scan grid."""
@@ -165,8 +192,13 @@ class BodyReader:
             coordinates.append(along)
         step = self.grid.spacing_zyx_mm[0] if z_mm.size == 1 else float(z_mm[1] - z_mm[0])
         return Points(
-            coordinates[0], coordinates[1], coordinates[2], self.coarse.read(z_mm), self.fine.read(z_mm), y,
+            coordinates[0],
+            coordinates[1],
+            coordinates[2],
+            self.coarse.read(z_mm),
+            self.fine.read(z_mm),
+            y,
             np.array([z_mm[0], self.y_mm[0], self.x_mm[0]]),
             np.array([step, self.grid.spacing_zyx_mm[1], self.grid.spacing_zyx_mm[2]]),
             self.body.pose,
-        )  # fmt: skip
+        )

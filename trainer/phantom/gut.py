@@ -31,9 +31,12 @@ def build_gut(seed: int, case: int, torso: Torso, palette: Palette, scale: float
         tip = (float(rng.normal(15, 45)), float(rng.uniform(-95, -50)), root[2] - float(rng.uniform(5, 50)))
         middle = (0.5 * tip[0] + float(rng.normal(0, 8)), -70.0, 0.5 * (root[2] + tip[2]))
         organs.append(
-            Organ("mesenteric branch", vessel([root, middle, tip], [2.4, 1.9, 1.2], rng, 3.0),
-                  Solid(palette.portal_vein - 5.0))
-        )  # fmt: skip
+            Organ(
+                "mesenteric branch",
+                vessel([root, middle, tip], [2.4, 1.9, 1.2], rng, 3.0),
+                Solid(palette.portal_vein - 5.0),
+            )
+        )
     organs.append(stomach(rng, torso, palette, drank, scale))
     return organs
 
@@ -42,21 +45,34 @@ def stomach(rng: np.random.Generator, torso: Torso, palette: Palette, drank: boo
     """Return the stomach: fundus under the left dome, antrum crossing in front of the pancreas."""
     full = float(rng.uniform(0.7, 1.25))
     front = torso.centre_y - torso.half_y
-    controls = np.array([
-        [54, -22, 68, 30], [56, -50, 52, 31], [52, front + 34, 28, 27], [30, front + 26, 4, 21],
-        [2, front + 28, -6, 17], [-20, -76, -3, 11], [-27, -70, -1, 7],
-    ])  # fmt: skip
+    controls = np.array(
+        [
+            [54, -22, 68, 30],
+            [56, -50, 52, 31],
+            [52, front + 34, 28, 27],
+            [30, front + 26, 4, 21],
+            [2, front + 28, -6, 17],
+            [-20, -76, -3, 11],
+            [-27, -70, -1, 7],
+        ]
+    )
     controls[1:-2, :3] += rng.normal(0, 4, (4, 3))
     controls[2:4, 2] += float(rng.normal(0, 10))
     controls[:-1, 3] *= full
-    path = smooth_path(controls, 3)
+    path = smooth_path(controls, 2)
     tube = Tube(path[:, :3], path[:, 3])
     content = float(rng.uniform(180, 330)) if drank else float(rng.choice([8.0, 25.0, 45.0]))
     return Organ(
-        "stomach", Within(tube, torso, 2.0),
-        Lumen(palette.bowel_wall, content, float(rng.uniform(3.0, 5.0)),
-              gas_level(tube, float(rng.uniform(0.15, 0.45)), scale), folds_mm=2.2),
-    )  # fmt: skip
+        "stomach",
+        Within(tube, torso, 2.0),
+        Lumen(
+            palette.bowel_wall,
+            content,
+            float(rng.uniform(3.0, 5.0)),
+            gas_level(tube, float(rng.uniform(0.15, 0.45)), scale),
+            folds_mm=2.2,
+        ),
+    )
 
 
 def colon(rng: np.random.Generator, torso: Torso, palette: Palette, scale: float) -> list[Organ]:
@@ -64,12 +80,24 @@ def colon(rng: np.random.Generator, torso: Torso, palette: Palette, scale: float
     side = torso.half_x - 27.0
     front = torso.centre_y - torso.half_y
     sag = float(rng.uniform(-70, -25))
-    courses = [
+    courses: list[list[Triple]] = [
         [(-side + 8, -8, -150), (-side + 2, -4, -100), (-side + 6, -18, -62), (-side + 14, -40, -46)],
-        [(-side + 14, -46, -48), (-60, front + 26, sag + 8), (-15, front + 22, sag), (35, front + 24, sag + 10),
-         (70, -62, -10), (side - 6, -40, 18)],
-        [(side - 4, -34, 16), (side + 1, -4, -20), (side + 2, 4, -70), (side, 2, -120), (side - 12, -4, -165)],
-    ]  # fmt: skip
+        [
+            (-side + 14, -46, -48),
+            (-60, front + 26, sag + 8),
+            (-15, front + 22, sag),
+            (35, front + 24, sag + 10),
+            (70, -62, -10),
+            (side - 6, -40, 18),
+        ],
+        [
+            (side - 4, -34, 16),
+            (side + 1, -4, -20),
+            (side + 2, 4, -70),
+            (side, 2, -120),
+            (side - 12, -4, -165),
+        ],
+    ]
     organs = []
     for number, course in enumerate(courses):
         controls = as_path(course)
@@ -90,8 +118,32 @@ def colon(rng: np.random.Generator, torso: Torso, palette: Palette, scale: float
 def jejunum(rng: np.random.Generator, torso: Torso, palette: Palette, drank: bool) -> list[Organ]:
     """Return loops of small bowel: wandering tubes; collapsed ones look like pancreas."""
     organs = []
-    regions = [(48, -45, -28), (66, -60, -40), (30, -70, -55), (72, -34, -66), (20, -60, -95), (50, -50, -105),
-               (-30, -72, -85), (-45, -50, -115), (10, -80, -130), (40, -40, -150), (-20, -50, -165), (-60, -60, -80)]  # fmt: skip
+    regions = [
+        (48, -45, -28),
+        (66, -60, -40),
+        (30, -70, -55),
+        (72, -34, -66),
+        (20, -60, -95),
+        (50, -50, -105),
+        (-30, -72, -85),
+        (-45, -50, -115),
+        (10, -80, -130),
+        (40, -40, -150),
+        (-20, -50, -165),
+        (-60, -60, -80),
+        (75, -55, -120),
+        (-70, -70, -140),
+        (-15, -85, -110),
+        (60, -75, -160),
+        (20, -60, -185),
+        (-50, -60, -190),
+        (45, -40, -205),
+        (-25, -40, -215),
+        (5, -75, -155),
+        (-40, -85, -165),
+        (85, -70, -90),
+        (30, -85, -85),
+    ]
     for region in regions:
         points = [np.array(region) + rng.normal(0, 7, 3)]
         heading = rng.normal(size=3)
@@ -119,10 +171,20 @@ def jejunum(rng: np.random.Generator, torso: Torso, palette: Palette, drank: boo
 def duodenum(seed: int, case: int, palette: Palette, scale: float) -> Organ:
     """Return the C-loop that embraces the head of the pancreas."""
     rng = generator(seed, case, "duodenum")
-    controls = np.array([
-        [-27, -72, -1, 9], [-40, -70, 5, 12], [-51, -58, -4, 12.5], [-55, -48, -26, 12.5], [-50, -44, -48, 13],
-        [-32, -44, -61, 12.5], [-8, -52, -64, 10.5], [14, -54, -60, 10.5], [32, -56, -46, 11.5], [38, -62, -30, 11.5],
-    ])  # fmt: skip
+    controls = np.array(
+        [
+            [-27, -72, -1, 9],
+            [-40, -70, 5, 12],
+            [-51, -58, -4, 12.5],
+            [-55, -48, -26, 12.5],
+            [-50, -44, -48, 13],
+            [-32, -44, -61, 12.5],
+            [-8, -52, -64, 10.5],
+            [14, -54, -60, 10.5],
+            [32, -56, -46, 11.5],
+            [38, -62, -30, 11.5],
+        ]
+    )
     controls[2:, :3] += rng.normal(0, 2.0, (8, 3))
     controls[:, 3] *= float(rng.uniform(0.85, 1.12))
     path = smooth_path(controls, 2)

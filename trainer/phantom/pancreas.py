@@ -19,11 +19,20 @@ from trainer.phantom.viscera import CONFLUENCE, Triple, vessel
 MEASURE_MM = 2.0  # pitch of the grid on which volumes are measured
 TYPICAL_ML = 88.0  # gland and tumour of the centreline below with its own radii
 
-# x, y, z and radius in mm: head, neck over the mesenteric vein, body over the spine, tail at the splenic hilum.
-CENTRELINE = np.array([
-    [-31, -51, -44, 8.0], [-32, -53, -27, 13.0], [-27, -58, -10, 13.5], [-11, -66, -1, 9.5], [8, -68, 7, 10.0],
-    [28, -60, 13, 11.0], [48, -44, 18, 11.5], [66, -26, 22, 11.0], [80, -14, 27, 8.5],
-])  # fmt: skip
+# x, y, z, radius in mm: head, neck over the mesenteric vein, body over the spine, tail at the splenic hilum.
+CENTRELINE = np.array(
+    [
+        [-31, -51, -44, 8.0],
+        [-32, -53, -27, 13.0],
+        [-27, -58, -10, 13.5],
+        [-11, -66, -1, 9.5],
+        [8, -68, 7, 10.0],
+        [28, -60, 13, 11.0],
+        [48, -44, 18, 11.5],
+        [66, -26, 22, 11.0],
+        [80, -14, 27, 8.5],
+    ]
+)
 UNCINATE = np.array([[-30, -47, -36, 8.5], [-18, -45, -38, 7.5], [-8, -46, -36, 5.0]])
 
 
@@ -38,6 +47,7 @@ class Gland:
     tumour : the tumour before its ragged edge.
     duct : the dilated main duct upstream of the tumour, None when it is not dilated.
     infiltration : 0 (lean) to 1 (fatty); sheath_mm : mean thickness of the fat around it.
+
     """
 
     shape: Shape
@@ -66,8 +76,8 @@ class Gland:
     def gland_distance(self, points: Points) -> Floats:
         """Return the lobulated distance, before the level."""
         distance = self.shape.distance(points)
-        distance += points.fine * np.float32(self.lobes_mm)
-        distance += points.coarse * np.float32(0.9 * self.lobes_mm)
+        distance += points.fine * np.float32(0.8 * self.lobes_mm)
+        distance += points.coarse * np.float32(1.1 * self.lobes_mm)
         return distance
 
     def tumour_box(self) -> Box:
@@ -81,7 +91,7 @@ class Gland:
         radius = float(self.tumour.radii.mean())
         distance = self.tumour.distance(points)
         distance += points.coarse * np.float32(self.ragged * radius)
-        distance += points.fine * np.float32(0.5 * self.ragged * min(radius, 12.0))
+        distance += points.fine * np.float32(0.3 * self.ragged * min(radius, 12.0))
         return distance
 
 
@@ -114,14 +124,7 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
     centre = at[:3] + off / np.linalg.norm(off) * float(rng.uniform(0.1, 0.6)) * max(
         at[3] - 0.3 * radius, 2.0
     )
-    stretch = np.exp(rng.normal(0, 0.16, 3))
-    radii = radius * stretch / np.cbrt(stretch.prod())
-    turn = rng.uniform(-90, 90, 3)
-    tumour = Ellipsoid.at(
-        (float(centre[0]), float(centre[1]), float(centre[2])),
-        (float(radii[0]), float(radii[1]), float(radii[2])),
-        (float(turn[0]), float(turn[1]), float(turn[2])),
-    )
+    tumour = tumour_shape(rng, centre, facts.tumour_ml)
     first = int(np.ceil(place))
     duct = None
     if dilated and first < len(path) - 3:
@@ -151,6 +154,18 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
     )
 
 
+def tumour_shape(rng: np.random.Generator, centre: NDArray[np.float64], volume_ml: float) -> Ellipsoid:
+    """Return a randomly turned and stretched ellipsoid of `volume_ml` at `centre`."""
+    stretch = np.exp(rng.normal(0, 0.16, 3))
+    radii = np.cbrt(volume_ml * 1000.0 * 3 / (4 * np.pi)) * stretch / np.cbrt(stretch.prod())
+    turn = rng.uniform(-90, 90, 3)
+    return Ellipsoid.at(
+        (float(centre[0]), float(centre[1]), float(centre[2])),
+        (float(radii[0]), float(radii[1]), float(radii[2])),
+        (float(turn[0]), float(turn[1]), float(turn[2])),
+    )
+
+
 def peripancreatic_vessels(seed: int, case: int, palette: Palette) -> list[Organ]:
     """Return portal, splenic and mesenteric veins, mesenteric artery and coeliac trunk."""
     rng = generator(seed, case, "vessels")
@@ -162,23 +177,62 @@ def peripancreatic_vessels(seed: int, case: int, palette: Palette) -> list[Organ
     splenic_run += [(float(p[0]), float(p[1]), float(p[2])) for p in splenic[1:]] + [(88.0, -6.0, 33.0)]
     collar: list[Triple] = [(3, -52, -14), (2, -57, -34), (1, -58, -90)]
     return [
-        Organ("fat around the mesenteric artery", vessel(collar, [6.5, 7.0, 7.0], rng, 0.5),
-              Solid(palette.fat + 5.0, 5.0, soft_mm=2.5)),
-        Organ("superior mesenteric artery",
-              vessel([(5, -40, -4), (4, -48, -10), (3, -55, -24), (2, -58, -60), (1, -58, -110)],
-                     [4, 3.8, 3.6, 3.3, 2.6], rng, 0.8), artery),
-        Organ("superior mesenteric vein",
-              vessel([(cx, cy, cz), (cx - 1, cy - 4, cz - 18), (cx - 2, cy - 7, cz - 50), (cx + 2, cy - 8, cz - 105)],
-                     [7.0, 6.4, 5.8, 4.5], rng, 1.0), vein),
+        Organ(
+            "fat around the mesenteric artery",
+            vessel(collar, [6.5, 7.0, 7.0], rng, 0.5),
+            Solid(palette.fat + 5.0, 5.0, soft_mm=2.5),
+        ),
+        Organ(
+            "superior mesenteric artery",
+            vessel(
+                [(5, -40, -4), (4, -48, -10), (3, -55, -24), (2, -58, -60), (1, -58, -110)],
+                [4, 3.8, 3.6, 3.3, 2.6],
+                rng,
+                0.8,
+            ),
+            artery,
+        ),
+        Organ(
+            "superior mesenteric vein",
+            vessel(
+                [
+                    (cx, cy, cz),
+                    (cx - 1, cy - 4, cz - 18),
+                    (cx - 2, cy - 7, cz - 50),
+                    (cx + 2, cy - 8, cz - 105),
+                ],
+                [7.0, 6.4, 5.8, 4.5],
+                rng,
+                1.0,
+            ),
+            vein,
+        ),
         Organ("splenic vein", vessel(splenic_run, [5.4, 5.0, 4.6, 4.4, 4.2, 4.0, 3.4], rng, 1.5), vein),
-        Organ("portal vein", vessel([(cx, cy, cz), (-18, -49, 12), (-30, -50, 25), (-42, -52, 33)],
-                                    [7.4, 7.2, 7.0, 6.0], rng, 1.0), vein),
-        Organ("coeliac trunk", vessel([(6, -40, 14), (6, -52, 17), (4, -58, 20)], [3.4, 3.2, 3.0], rng, 0.5), artery),
-        Organ("hepatic artery", vessel([(4, -58, 20), (-14, -62, 18), (-34, -60, 28)], [2.6, 2.4, 1.8], rng, 1.5),
-              artery),
-        Organ("splenic artery", vessel([(4, -58, 20), (26, -52, 25), (52, -32, 28), (82, -8, 38)],
-                                       [2.8, 2.5, 2.3, 1.8], rng, 3.0), artery),
-    ]  # fmt: skip
+        Organ(
+            "portal vein",
+            vessel(
+                [(cx, cy, cz), (-18, -49, 12), (-30, -50, 25), (-42, -52, 33)], [7.4, 7.2, 7.0, 6.0], rng, 1.0
+            ),
+            vein,
+        ),
+        Organ(
+            "coeliac trunk",
+            vessel([(6, -40, 14), (6, -52, 17), (4, -58, 20)], [3.4, 3.2, 3.0], rng, 0.5),
+            artery,
+        ),
+        Organ(
+            "hepatic artery",
+            vessel([(4, -58, 20), (-14, -62, 18), (-34, -60, 28)], [2.6, 2.4, 1.8], rng, 1.5),
+            artery,
+        ),
+        Organ(
+            "splenic artery",
+            vessel(
+                [(4, -58, 20), (26, -52, 25), (52, -32, 28), (82, -8, 38)], [2.8, 2.5, 2.3, 1.8], rng, 3.0
+            ),
+            artery,
+        ),
+    ]
 
 
 def fit_levels(gland: Gland, body: Body, facts: CaseFacts, obstacles: list[Shape]) -> Gland:

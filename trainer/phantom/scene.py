@@ -24,7 +24,11 @@ class Trunk(Protocol):
 
     @property
     def back_mm(self) -> float:
-        """Where the skin of the back is, in mm behind the first lumbar vertebra."""
+        """Where the skin of the back is, in mm behind the origin of the body."""
+
+    @property
+    def middle_y_mm(self) -> float:
+        """Where the middle between belly and back is."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,5 @@ def build_scene(seed: int, case: int, facts: CaseFacts) -> Scene:
         *peripancreatic_vessels(seed, case, palette),
     ]
     gland = draw_gland(seed, case, facts)
-    # the fat collar of the artery is what it leaves free
     gland = fit_levels(gland, body, facts, [organ.shape for organ in firm])
     return Scene(body, palette, torso, soft, gland, firm)

@@ -36,9 +36,14 @@ def smooth_path(controls: NDArray[np.float64], per_piece: int) -> NDArray[np.flo
     for p0, p1, p2, p3 in zip(ends[:-3], ends[1:-2], ends[2:-1], ends[3:], strict=True):
         t = (np.arange(per_piece) / per_piece)[:, None]
         pieces.append(
-            0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
-                   + (3 * p1 - p0 - 3 * p2 + p3) * t**3)
-        )  # fmt: skip
+            0.5
+            * (
+                2 * p1
+                + (p2 - p0) * t
+                + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+                + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+            )
+        )
     return np.concatenate([*pieces, controls[-1:]])
 
 
@@ -49,10 +54,16 @@ class Ellipsoid:
     centre: NDArray[np.float64]
     radii: NDArray[np.float64]
     axes: NDArray[np.float64]
+    margin_mm: float = 4.0
 
     @classmethod
-    def at(cls, centre: tuple[float, float, float], radii: tuple[float, float, float],
-           turn_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Ellipsoid:  # fmt: skip
+    def at(
+        cls,
+        centre: tuple[float, float, float],
+        radii: tuple[float, float, float],
+        turn_deg: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        margin_mm: float = 4.0,
+    ) -> Ellipsoid:
         """Return an ellipsoid turned about x, then y, then z."""
         axes = np.eye(3)
         for angle, (i, j) in zip(np.deg2rad(turn_deg), ((1, 2), (0, 2), (0, 1)), strict=True):
@@ -60,11 +71,11 @@ class Ellipsoid:
             turn[i, i] = turn[j, j] = np.cos(angle)
             turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
             axes = axes @ turn.T
-        return cls(np.array(centre, np.float64), np.array(radii, np.float64), axes)
+        return cls(np.array(centre, np.float64), np.array(radii, np.float64), axes, margin_mm)
 
     def box(self) -> Box:
-        """Return the box of the ellipsoid and 8 mm around it."""
-        half = np.sqrt(((self.axes * self.radii[:, None]) ** 2).sum(0)) + 8.0
+        """Return the box of the ellipsoid and its margin."""
+        half = np.sqrt(((self.axes * self.radii[:, None]) ** 2).sum(0)) + self.margin_mm
         return self.centre - half, self.centre + half
 
     def distance(self, points: Points) -> Floats:
@@ -101,7 +112,7 @@ class Tube:
     path: NDArray[np.float64]
     radii: NDArray[np.float64]
     squash_z: float = 1.0
-    margin_mm: float = 6.0
+    margin_mm: float = 3.0
 
     def box(self) -> Box:
         """Return the box of the tube and its margin."""
@@ -155,7 +166,7 @@ class Union:
     blend_mm: float = 0.0
 
     def box(self) -> Box:
-        """Return the box around all."""
+        """Return the box around all; shapes to be blended need a margin as wide as the blend."""
         boxes = [shape.box() for shape in self.shapes]
         return np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
 

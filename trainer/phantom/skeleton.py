@@ -68,7 +68,7 @@ class Spine:
         side = Column(0.0, 0.0, 23.5, 17.5).distance(points)
         flat = np.maximum(points.y - np.float32(13.5), np.float32(-30.0))
         side += np.float32(1.3) * np.cos(phase)
-        return np.maximum(side, flat)
+        return np.asarray(np.maximum(side, flat), np.float32)
 
     def paint(self, patch: Patch) -> None:
         """Paint discs, end plates, cortex and marrow."""
@@ -125,25 +125,45 @@ def build_skeleton(seed: int, case: int, torso: Torso, palette: Palette) -> list
     organs = []
     for side in (-1.0, 1.0):
         organs += [
-            Organ("erector spinae", Column(side * 33.0, 48.0, 28.0, 22.0), muscle),
+            Organ("erector spinae", Column(side * 33.0, 50.0, 29.0, 25.0), muscle),
             Organ("multifidus", Column(side * 13.0, 50.0, 13.0, 17.0), muscle),
-            Organ("quadratus lumborum", Ellipsoid.at((side * 66, 40, -60), (21, 9, 75), (0, 0, side * 25)), muscle),
+            Organ(
+                "quadratus lumborum",
+                Ellipsoid.at((side * 66, 40, -60), (21, 9, 75), (0, 0, side * 25)),
+                muscle,
+            ),
             Organ(
                 "psoas",
                 Tube(
-                    as_path([(side * 27, 2, 5), (side * 31, 2, -40), (side * 40, 0, -90), (side * 50, -14, -150),
-                             (side * 62, -45, -260)]),
+                    as_path(
+                        [
+                            (side * 27, 2, 5),
+                            (side * 31, 2, -40),
+                            (side * 40, 0, -90),
+                            (side * 50, -14, -150),
+                            (side * 62, -45, -260),
+                        ]
+                    ),
                     np.array([7.0, 13.0, 19.0, 22.0, 18.0]),
                 ),
                 muscle,
             ),
             Organ(
                 "crus of the diaphragm",
-                Tube(as_path([(side * 9, -22, -25), (side * 14, -24, 10), (side * 17, -28, 40), (side * 14, -36, 65)]),
-                     np.array([3.0, 4.0, 4.5, 4.0])),
+                Tube(
+                    as_path(
+                        [
+                            (side * 9, -22, -25),
+                            (side * 14, -24, 10),
+                            (side * 17, -28, 40),
+                            (side * 14, -36, 65),
+                        ]
+                    ),
+                    np.array([3.0, 4.0, 4.5, 4.0]),
+                ),
                 muscle,
             ),
-        ]  # fmt: skip
+        ]
         for number, start in enumerate(np.arange(5) * 29.0 + 31.0 + rng.normal(0, 2)):
             reach = (0.42, 0.58, 0.74, 0.8, 0.82)[number]
             organs.append(Organ("rib", rib(side, torso, float(start), 4.3, reach), thin))
@@ -151,13 +171,24 @@ def build_skeleton(seed: int, case: int, torso: Torso, palette: Palette) -> list
             z = level * LEVEL_MM - 4.0
             tip = (side * 42.0, 26.0, z + 3.0)
             organs.append(
-                Organ("transverse process",
-                      Tube(as_path([(side * 15, 22, z + 3), tip]), np.array([4.5, 3.0]), 0.6, 2.0), thin)
-            )  # fmt: skip
+                Organ(
+                    "transverse process",
+                    Tube(as_path([(side * 15, 22, z + 3), tip]), np.array([4.5, 3.0]), 0.6, 2.0),
+                    thin,
+                )
+            )
             organs.append(
-                Organ("pedicle", Tube(as_path([(side * 12, 10, z + 7), (side * 14, 25, z + 5)]),
-                                      np.array([5.0, 5.0]), 0.7, 2.0), thin)
-            )  # fmt: skip
+                Organ(
+                    "pedicle",
+                    Tube(
+                        as_path([(side * 12, 10, z + 7), (side * 14, 25, z + 5)]),
+                        np.array([5.0, 5.0]),
+                        0.7,
+                        2.0,
+                    ),
+                    thin,
+                )
+            )
         organs.append(
             Organ(
                 "iliac wing",
@@ -165,16 +196,40 @@ def build_skeleton(seed: int, case: int, torso: Torso, palette: Palette) -> list
                 bone,
             )
         )
+        thigh = as_path([(side * 88, -2, -268), (side * 118, 4, -300), (side * 108, -4, -420)])
+        organs += [
+            Organ(
+                "gluteal muscles",
+                Ellipsoid.at((side * 95, 62, -235), (62, 34, 78), (20, 0, side * 30)),
+                muscle,
+            ),
+            Organ("thigh muscles", Ellipsoid.at((side * 95, 0, -380), (62, 66, 110)), muscle),
+            Organ("hip joint", Ellipsoid.at((side * 92, 2, -262), (33, 33, 36)), bone),
+            Organ("femur", Tube(thigh, np.array([23.0, 19.0, 14.0]), 1.0, 3.0), Bone(900.0, 60.0, 4.0)),
+            Organ(
+                "pubis",
+                Tube(as_path([(side * 72, -28, -268), (side * 10, -50, -285)]), np.array([10.0, 11.0])),
+                bone,
+            ),
+        ]
+    organs.append(Organ("bladder", Ellipsoid.at((0, -38, -258), (42, 34, 30)), Solid(palette.bile, 2.0)))
     spine = Spine(palette.bone_cortex, palette.bone_marrow, 88.0)
     organs.append(Organ("spine", spine, spine))
     for level in range(-4, 4):
         z = level * LEVEL_MM - 14.0
         organs.append(
-            Organ("spinous process", Tube(as_path([(0, 36, z + 6), (0, 62, z - 4)]), np.array([3.6, 3.2]), 0.35, 2.0),
-                  thin)
-        )  # fmt: skip
+            Organ(
+                "spinous process",
+                Tube(as_path([(0, 36, z + 6), (0, 62, z - 4)]), np.array([3.6, 3.2]), 0.35, 2.0),
+                thin,
+            )
+        )
     organs.append(
-        Organ("spinal canal", Column(0.0, CANAL_Y, 15.0, 13.0), Canal(palette.bone_cortex * 0.8, 38.0))
+        Organ(
+            "spinal canal",
+            Column(0.0, CANAL_Y, 15.0, 13.0, low_z=-165.0),
+            Canal(palette.bone_cortex * 0.8, 38.0),
+        )
     )
     organs.append(Organ("sacrum", Ellipsoid.at((0, 30, -190), (46, 20, 48), (-20, 0, 0)), bone))
     return organs

@@ -1,9 +1,9 @@
 """What real Task07 cases measure, as quantile tables, and one case's draw from them.
 
 Source: the 281 training cases of the Medical Segmentation Decathlon, Task07 (Simpson et al. 2019,
-arXiv:1902.09063), measured from their headers and label maps. The largest tumour of the set (732 ml, a fifth of
-it air) is left out: the table of tumours ends at the 99th percentile. The bounding boxes are medians over the 194
-of these cases that PANORAMA labelled again (Alves et al. 2024, doi:10.5281/zenodo.11034178).
+arXiv:1902.09063), measured from their headers and label maps. The largest tumours (the last percent, up to
+732 ml) are left out: the table of tumours ends at the 99th percentile. The bounding boxes are medians over the
+194 Decathlon cases that the PANORAMA challenge labelled again.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ PANCREAS_BOX_XYZ_MM_MEDIAN = (129.5, 71.6, 82.5)
 TUMOUR_BOX_XYZ_MM_MEDIAN = (25.4, 22.6, 22.5)
 
 MATRIX = 512
-HEAD_SHARE = (
-    0.65  # of pancreatic ductal adenocarcinomas (Artinyan et al. 2008, doi:10.1080/13651820701883946)
-)
+HEAD_SHARE = 0.65  # of tumours: 60 to 70 % of pancreatic cancers lie in the head
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,7 @@ class CaseFacts:
     slices : number of slices of the full-size scan.
     pancreas_ml, tumour_ml : volumes of labels 1 and 2 over the whole body.
     tumour_place : position along the gland, 0 = end of the head, 1 = tip of the tail.
+
     """
 
     spacing_zyx_mm: tuple[float, float, float]

@@ -37,8 +37,8 @@ class Palette:
     tumour_drop: float
 
 
-# Mean and standard deviation over cases: portal venous phase, then late arterial (pancreatic) phase. Liver, spleen,
-# pancreas and kidney were compared with a portal-venous CT of the centre that Task07 comes from (106, 94, 118, 192).
+# Mean and standard deviation over cases: portal venous phase, then late arterial (pancreatic) phase. A real
+# portal-venous CT of the centre that Task07 comes from has liver 118, spleen 106, pancreas 94 and kidney 192.
 PALETTE_HU: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "fat": ((-103, 6), (-103, 6)),
     "muscle": ((58, 5), (56, 5)),
@@ -116,6 +116,7 @@ class Lumen:
     gas_level_mm : height in the scanner (positive is down) above which the lumen holds gas, None for none.
     folds_mm : how much mucosal folds reach into the lumen.
     stool : share of the mottling of solid content, 0 to 1.
+
     """
 
     wall_hu: float
@@ -133,7 +134,7 @@ class Lumen:
         patch.fill(patch.distance, wall)
         inner = patch.distance + np.float32(self.wall_mm)
         if self.folds_mm:
-            inner += np.maximum(points.fine, 0) * np.float32(self.folds_mm)
+            inner += np.maximum(points.fine + points.coarse, 0) * np.float32(0.55 * self.folds_mm)
         content = np.full(points.shape, self.content_hu, np.float32)
         if self.stool:
             content += points.fine * np.float32(30.0 * self.stool)

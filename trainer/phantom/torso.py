@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainer.phantom.canvas import Canvas, Patch, coverage
 from trainer.phantom.draws import generator
@@ -35,8 +34,8 @@ class Torso:
         """Draw a trunk that fits a field of view of 512 pixels, as radiographers choose it."""
         rng = generator(seed, case, "torso")
         width = float(np.clip(256.0 * pixel_mm * rng.uniform(0.82, 0.97), 145.0, 218.0))
-        half_x = 121.0 + 0.3 * (width - 150.0) + float(rng.normal(0, 2.5))
-        front = 105.0 + 0.3 * (width - 150.0) + float(rng.normal(0, 4.0))
+        half_x = 121.0 + 0.42 * (width - 150.0) + float(rng.normal(0, 2.5))
+        front = 103.0 + 0.6 * (width - 150.0) + float(rng.normal(0, 4.0))
         side = max(4.0, width - half_x - WALL_MM)
         return cls(
             half_x=half_x,
@@ -51,6 +50,11 @@ class Torso:
     def back_mm(self) -> float:
         """Where the skin of the back is, in mm behind the first lumbar vertebra."""
         return self.centre_y + self.half_y + 8.0 + 0.9 * self.fat_front
+
+    @property
+    def middle_y_mm(self) -> float:
+        """Where the middle between belly and back is."""
+        return self.centre_y - 0.1 * self.fat_front
 
     def wall(self, points: Points) -> Floats:
         """Return the distance to the inside of the wall."""
@@ -79,38 +83,25 @@ class Torso:
         points = canvas.points
         whole = Patch(points, canvas.hu, None, None, points.z, canvas.width_mm)
         wall = self.wall(points)
+        diaphragm = self.diaphragm(points)
+        points.cavity = np.maximum(wall, diaphragm)
         skin = lateral(
-            points, self.centre_y - 0.1 * self.fat_front,
-            self.half_x + WALL_MM + self.fat_side, self.half_y + 8.0 + self.fat_front,
-        )  # fmt: skip
-        whole.fill(skin, palette.skin)
-        fat = points.coarse * np.float32(3.0)
-        fat += np.float32(palette.fat)
-        skin += np.float32(2.0)
-        septa = np.abs(points.coarse + np.float32(0.7) * points.fine)
-        whole.fill(skin, fat)
-        whole.blend(coverage(septa - np.float32(0.02), 0.08) * coverage(skin, 1.0), palette.fat + 28.0)
-        muscle = points.fine * np.float32(7.0)
-        muscle += np.float32(palette.muscle)
-        outer = wall - np.float32(WALL_MM) + np.clip(-points.y - np.float32(60.0), 0, 20) * np.float32(0.2)
-        whole.fill(outer, muscle)
-        for depth in (4.2, 8.4):  # fat between the three muscles of the flank
-            layer = np.abs(wall - np.float32(depth)) - np.float32(0.5)
-            layer += np.maximum(np.float32(70.0) - np.abs(points.x), 0)
-            whole.fill(layer, palette.fat + 30.0, opacity=0.6)
-        whole.fill(wall, fat)
-        # vessels and septa of the mesentery: thin sheets where the coarse noise changes sign
-        strands = coverage(np.abs(points.coarse + np.float32(0.25) * points.fine) - np.float32(0.015), 0.1)
-        strands *= coverage(wall + np.float32(3.0), 2.0)
-        strands *= np.clip(points.fine, 0, 1)
-        whole.blend(strands, palette.fat + 75.0)
+            points,
+            self.centre_y - 0.1 * self.fat_front,
+            self.half_x + WALL_MM + self.fat_side,
+            self.half_y + 8.0 + self.fat_front,
+        )
+        paint_layers(whole, skin, wall, WALL_MM, palette)
         if float(points.z.max()) > self.dome - 190.0:
-            self.paint_chest(whole, wall, palette)
+            self.paint_chest(whole, wall, diaphragm, palette)
 
-    def paint_chest(self, whole: Patch, wall: Floats, palette: Palette) -> None:
+    def paint_chest(self, whole: Patch, wall: Floats, diaphragm: Floats, palette: Palette) -> None:
         """Paint the lungs and the diaphragm."""
-        chest = -self.diaphragm(whole.points)
-        np.maximum(chest, wall + np.float32(3.0), out=chest)
+        chest = np.maximum(-diaphragm, wall + np.float32(3.0))
+        beside_spine = np.minimum(
+            np.float32(60.0) - np.abs(whole.points.x), whole.points.y - np.float32(26.0)
+        )
+        np.maximum(chest, beside_spine, out=chest)
         if float(chest.min()) > 4.0:
             return
         whole.fill(chest - np.float32(2.2), palette.muscle)
@@ -119,6 +110,35 @@ class Torso:
         lung += np.float32(LUNG_HU)
         lung += vessels * np.float32(500.0)
         whole.fill(chest, lung)
+
+
+def paint_layers(whole: Patch, skin: Floats, wall: Floats, wall_mm: float, palette: Palette) -> None:
+    """Paint skin, subcutaneous fat, the muscles of the wall and the fat inside it.
+
+    `skin` and `wall` are the distances to the outline and to the inside of the wall, `wall_mm` thick; `skin`
+    is used up.
+    """
+    points = whole.points
+    whole.fill(skin, palette.skin)
+    fat = points.coarse * np.float32(3.0)
+    fat += np.float32(palette.fat)
+    skin += np.float32(2.0)
+    septa = np.abs(points.coarse + np.float32(0.7) * points.fine)
+    whole.fill(skin, fat)
+    whole.blend(coverage(septa - np.float32(0.02), 0.08) * coverage(skin, 1.0), palette.fat + 28.0)
+    muscle = points.fine * np.float32(7.0)
+    muscle += np.float32(palette.muscle)
+    whole.fill(wall - np.float32(wall_mm), muscle)
+    for depth in (0.35 * wall_mm, 0.7 * wall_mm):  # fat between the three muscles of the flank
+        layer = np.abs(wall - np.float32(depth)) - np.float32(0.5)
+        layer += np.maximum(np.float32(70.0) - np.abs(points.x), 0)
+        whole.fill(layer, palette.fat + 30.0, opacity=0.6)
+    whole.fill(wall, fat)
+    # vessels and septa of the mesentery: thin sheets where the coarse noise changes sign
+    strands = coverage(np.abs(points.coarse + np.float32(0.25) * points.fine) - np.float32(0.05), 0.25)
+    strands *= coverage(wall + np.float32(3.0), 2.0)
+    strands *= np.clip(points.fine * np.float32(0.6) + np.float32(0.3), 0, 1)
+    whole.blend(strands, palette.fat + 100.0)
 
 
 @dataclass(frozen=True)
@@ -135,10 +155,7 @@ class Within:
 
     def distance(self, points: Points) -> Floats:
         """Return the larger of both distances."""
-        inside = self.torso.cavity(points) + np.float32(self.gap_mm)
-        return np.maximum(self.shape.distance(points), inside)
-
-
-def toward(a: NDArray[np.float64], b: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Return the point at `share` of the way from a to b."""
-    return a + share * (b - a)
+        if points.cavity is None:
+            points.cavity = self.torso.cavity(points)
+        inside = points.cavity + np.float32(self.gap_mm)
+        return np.asarray(np.maximum(self.shape.distance(points), inside), np.float32)

@@ -62,20 +62,28 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
     rng = generator(seed, case, "viscera")
     wide = torso.half_x / 128.0
     organs = [
-        Organ("heart", Ellipsoid.at(near(rng, (22, -68, 128), 5), (58, 42, 40)),
-              Solid(0.5 * (palette.aorta + palette.cava), 5.0)),
-    ]  # fmt: skip
+        Organ(
+            "heart",
+            Ellipsoid.at(near(rng, (20, -66, 112), 5), (62, 46, 42)),
+            Solid(0.5 * (palette.aorta + palette.cava), 5.0),
+        ),
+    ]
     right = Ellipsoid.at(
-        near(rng, (-76 * wide, -24, 30), 4), (58 * wide, 80, 74 + 5 * float(rng.normal())), (0, 0, -8)
+        near(rng, (-76 * wide, -24, 30), 4), (58 * wide, 80, 74 + 5 * float(rng.normal())), (0, 0, -8), 18.0
     )
-    left = Ellipsoid.at(near(rng, (-22, -80, 48), 6), (66 + 9 * float(rng.normal()), 34, 34), (0, 10, 8))
-    tip = Ellipsoid.at(near(rng, (-92 * wide, -38, -28), 5), (38, 52, 50), (0, -12, 0))
+    left = Ellipsoid.at(
+        near(rng, (-22, -80, 48), 6), (66 + 9 * float(rng.normal()), 34, 34), (0, 10, 8), 18.0
+    )
+    tip = Ellipsoid.at(near(rng, (-92 * wide, -38, -28), 5), (38, 52, 50), (0, -12, 0), 18.0)
     liver = Within(Union((right, left, tip), 18.0), torso, 2.5)
     organs.append(Organ("liver", liver, Solid(palette.liver, 4.0)))
     organs.append(
-        Organ("fissure", Ellipsoid.at(near(rng, (-32, -98, 22), 3), (3.0, 24, 26), (0, 0, 12)),
-              Solid(palette.fat + 25.0, 8.0, soft_mm=2.5))
-    )  # fmt: skip
+        Organ(
+            "fissure",
+            Ellipsoid.at(near(rng, (-32, -98, 22), 3), (3.0, 24, 26), (0, 0, 12)),
+            Solid(palette.fat + 25.0, 8.0, soft_mm=2.5),
+        )
+    )
     organs += [
         Organ(
             "liver vessels", Within(tube, torso, 12.0), Solid(palette.portal_vein, soft_mm=1.8, opacity=0.85)
@@ -113,8 +121,12 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
     big = float(np.clip(rng.normal(1.0, 0.1), 0.8, 1.3))
     spleen = Union(
         (
-            Ellipsoid.at(near(rng, (97 * wide, -2, 34), 4), (24 * big, 42 * big, 50 * big), (-22, 0, 24)),
-            Ellipsoid.at(near(rng, (84 * wide, 30, 44), 4), (26 * big, 26 * big, 34 * big), (-10, 0, 0)),
+            Ellipsoid.at(
+                near(rng, (97 * wide, -2, 34), 4), (24 * big, 42 * big, 50 * big), (-22, 0, 24), 14.0
+            ),
+            Ellipsoid.at(
+                near(rng, (84 * wide, 30, 44), 4), (26 * big, 26 * big, 34 * big), (-10, 0, 0), 14.0
+            ),
         ),
         14.0,
     )
@@ -123,14 +135,21 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         centre = near(rng, (side * 67 * wide, 14.0, height), 3)
         radii = (26.0 + float(rng.normal()), 24.0 + float(rng.normal()), 53.0 + 3.0 * float(rng.normal()))
         shape = Ellipsoid.at(centre, radii, (8, side * -9, side * 28))
-        hilum = (centre[0] - side * 11.0, centre[1] - 5.0, centre[2])
+        hilum = (centre[0] - side * 16.0, centre[1] - 9.0, centre[2])
         organs.append(
             Organ(
-                "kidney", shape,
-                Kidney(palette.kidney_cortex, palette.kidney_medulla, palette.fat + 20.0,
-                       palette.kidney_medulla * 0.4, hilum, (14.0, 9.5, 28.0)),
+                "kidney",
+                shape,
+                Kidney(
+                    palette.kidney_cortex,
+                    palette.kidney_medulla,
+                    palette.fat + 20.0,
+                    palette.kidney_medulla * 0.4,
+                    hilum,
+                    (16.0, 9.0, 25.0),
+                ),
             )
-        )  # fmt: skip
+        )
         adrenal = as_path([(side * 33, -22, 8), (side * 38, -20, 22), (side * 36, -28, 33)])
         limb = as_path([(side * 38, -20, 22), (side * 46, -14, 10)])
         body = Union((Tube(adrenal, np.array([2.4, 3.0, 2.0]), 0.5), Tube(limb, np.array([2.6, 1.8]), 0.5)))
@@ -154,8 +173,10 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
     caliber = float(rng.uniform(8.5, 11.5))
     aorta = vessel(
         [(10, -32, 260), (9, -32, 120), (7, -34, 40), (5, -34, -20), (3, -36, -80), (1, -38, -112)],
-        [caliber + 2, caliber + 2, caliber + 1, caliber, caliber - 1.5, caliber - 2], rng, 2.0,
-    )  # fmt: skip
+        [caliber + 2, caliber + 2, caliber + 1, caliber, caliber - 1.5, caliber - 2],
+        rng,
+        2.0,
+    )
     organs.append(Organ("aorta", aorta, Solid(palette.aorta, 4.0)))
     for side in (-1.0, 1.0):
         iliac: list[Triple] = [
@@ -184,10 +205,12 @@ def build_firm_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
             spot = (aorta.path[at, 0] + radius * np.cos(angle), aorta.path[at, 1] + radius * np.sin(angle), z)
             organs.append(
                 Organ("plaque", Ellipsoid.at(spot, (1.6, 1.6, float(rng.uniform(2, 5)))), Solid(650.0))
-            )  # fmt: skip
+            )
     cava = vessel(
         [(-26, -38, 130), (-28, -36, 72), (-27, -38, 20), (-24, -36, -30), (-20, -33, -80), (-17, -31, -120)],
-        [12, 12, 11.5, 10, 9.5, 9], rng, 2.0,
-    )  # fmt: skip
+        [12, 12, 11.5, 10, 9.5, 9],
+        rng,
+        2.0,
+    )
     organs.append(Organ("inferior vena cava", cava, Solid(palette.cava, 5.0)))
     return organs

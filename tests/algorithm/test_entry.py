@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from algorithm.entry import main
+from algorithm.geometry import Geometry, same_grid
+from algorithm.images import read_image, read_labels
+from algorithm.segment import Segmenter
+from tests.bundles import random_bundle, write_random_bundle
+
+SLUG = "pancreas-tumour-segmentation"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Return the roots of a job: an empty input folder, an output folder, a model."""
+    (tmp_path / "input").mkdir()
+    (tmp_path / "output").mkdir()
+    model = write_random_bundle(tmp_path / "model")
+    return {
+        "DECATHLON_INPUT": str(tmp_path / "input"),
+        "DECATHLON_OUTPUT": str(tmp_path / "output"),
+        "DECATHLON_MODEL": str(model),
+    }
+
+
+def write_scan(path: Path, seed: int = 0, shape_zyx: tuple[int, int, int] = (6, 20, 24)) -> sitk.Image:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(
+        np.random.default_rng(seed).integers(-200, 300, shape_zyx).astype(np.int16)
+    )
+    image.SetSpacing((0.9, 0.8, 4.0))
+    image.SetOrigin((-10.5, 3.25, 70.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, path, useCompression=True)
+    return image
+
+
+def results(environment: dict[str, str]) -> list[dict[str, list[object]]]:
+    parsed: list[dict[str, list[object]]] = json.loads(
+        (Path(environment["DECATHLON_OUTPUT"]) / "results.json").read_text()
+    )
+    return parsed
+
+
+def files(environment: dict[str, str]) -> list[str]:
+    root = Path(environment["DECATHLON_OUTPUT"])
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def test_the_old_layout(environment: dict[str, str]) -> None:
+    root = Path(environment["DECATHLON_INPUT"])
+    scans = {name: write_scan(root / name, seed) for seed, name in enumerate(("a.mha", "b.mha"))}
+    (root / "notes.txt").write_text("not an image")
+    (root / "._a.mha").write_text("a macOS shadow")
+    assert main(environment) == 0
+    assert files(environment) == ["images/a.mha", "images/b.mha", "results.json"]
+    for name, scan in scans.items():
+        path = Path(environment["DECATHLON_OUTPUT"]) / "images" / name
+        labels, geometry = read_labels(path)
+        assert same_grid(Geometry.of(scan), geometry) is None
+        assert read_image(path).GetPixelID() == sitk.sitkUInt8
+        expected = sitk.GetArrayFromImage(Segmenter(random_bundle()).segment(scan))
+        np.testing.assert_array_equal(labels, expected)
+    assert [case["outputs"][0] for case in results(environment)] == [
+        {"type": "metaio_image", "filename": "a.mha"},
+        {"type": "metaio_image", "filename": "b.mha"},
+    ]
+
+
+@pytest.mark.parametrize("slug", [SLUG, "my-slug"])
+def test_sockets(environment: dict[str, str], slug: str) -> None:
+    if slug != SLUG:
+        environment["DECATHLON_OUTPUT_SLUG"] = slug
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "venous-ct" / "0d4e.mha")
+    assert main(environment) == 0
+    assert files(environment) == [f"images/{slug}/0d4e.mha", "results.json"]
+
+
+def test_the_input_folder_may_be_a_link(environment: dict[str, str], tmp_path: Path) -> None:
+    write_scan(tmp_path / "elsewhere" / "a.mha")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert main({**environment, "DECATHLON_INPUT": str(tmp_path / "link")}) == 0
+    assert files(environment) == ["images/a.mha", "results.json"]
+
+
+def test_one_damaged_scan_is_reported_and_the_others_are_done(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(environment["DECATHLON_INPUT"])
+    write_scan(root / "b.mha")
+    (root / "a.mha").write_bytes(b"ObjectType = Image\nNDims = 3\n")
+    assert main(environment) == 1
+    assert files(environment) == ["images/b.mha", "results.json"]
+    first, second = results(environment)
+    assert first["outputs"] == []
+    assert first["inputs"] == [{"type": "metaio_image", "filename": "a.mha"}]
+    assert "a.mha" in str(first["error_messages"][0])
+    assert second["error_messages"] == []
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert last_line.startswith("algorithm: ")
+    assert "a.mha" in last_line
+
+
+def test_an_unexpected_failure_of_one_scan_is_recorded(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room for\nthis scan")
+
+    monkeypatch.setattr(Segmenter, "segment", fail)
+    assert main(environment) == 1
+    assert "unexpected MemoryError: no room for this scan" in str(results(environment)[0]["error_messages"])
+    assert "unexpected MemoryError: no room for this scan" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_result_on_another_grid_is_never_published(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    honest = Segmenter.segment
+
+    def shifted(self: Segmenter, image: sitk.Image) -> sitk.Image:
+        labels = honest(self, image)
+        labels.SetOrigin((0.0, 0.0, 0.0))
+        return labels
+
+    monkeypatch.setattr(Segmenter, "segment", shifted)
+    assert main(environment) == 1
+    assert files(environment) == ["results.json"]
+    assert "does not lie on its scan's grid: origin" in str(results(environment)[0]["error_messages"])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda _: None, "no image"),
+        (lambda root: root.rmdir(), "does not exist"),
+        (
+            lambda root: [write_scan(root / "images" / slug / "x.mha") for slug in ("ct", "mr")],
+            "two images have one name",
+        ),
+        (
+            lambda root: [write_scan(root / "images/ct" / name) for name in ("a.mha", "b.mha")],
+            "must hold one image",
+        ),
+        (
+            lambda root: [write_scan(root / name) for name in ("a.mha", "images/ct/b.mha")],
+            "one of the two layouts",
+        ),
+    ],
+)
+def test_jobs_that_cannot_be_done_say_why(
+    environment: dict[str, str], prepare: object, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare(Path(environment["DECATHLON_INPUT"]))  # type: ignore[operator]
+    assert main(environment) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert message in str(results(environment)[0]["error_messages"])
+    assert files(environment) == ["results.json"]
+
+
+def test_an_absent_or_broken_model_is_a_loud_failure(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main({**environment, "DECATHLON_MODEL": str(tmp_path / "nothing")}) == 1
+    assert "no model is in" in capsys.readouterr().err.splitlines()[-1]
+    (Path(environment["DECATHLON_MODEL"]) / "model.safetensors").write_bytes(b"")
+    assert main(environment) == 1
+    assert "not a valid safetensors file" in capsys.readouterr().err.splitlines()[-1]
+    assert files(environment) == ["results.json"]
+
+
+def test_the_module_runs_as_a_command(environment: dict[str, str], real_data: Path) -> None:
+    scan = read_image(real_data / "abdomen_crlm_1004" / "tiny_ct.nii.gz")
+    sitk.WriteImage(scan, Path(environment["DECATHLON_INPUT"]) / "tiny.mha")
+    done = subprocess.run(
+        [sys.executable, "-m", "algorithm"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    labels, geometry = read_labels(Path(environment["DECATHLON_OUTPUT"]) / "images" / "tiny.mha")
+    assert same_grid(Geometry.of(scan), geometry) is None
+    np.testing.assert_array_equal(labels, sitk.GetArrayFromImage(Segmenter(random_bundle()).segment(scan)))
