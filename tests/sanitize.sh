@@ -25,7 +25,7 @@ compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 # Python itself is not instrumented, hence the preload; it never frees everything at exit, hence no leak check.
 env LD_PRELOAD="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name=libstdc++.so)" \
     ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-    TSAN_OPTIONS=halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 OPENBLAS_NUM_THREADS=1 \
+    TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 OPENBLAS_NUM_THREADS=1 \
     "$python" - "$build"/_core.*.so <<'PROGRAM'
 import importlib.util
 import sys
@@ -41,5 +41,5 @@ from voxelcore import resampling
 
 assert resampling._core is module
 skipped = "not imports_only_numpy and not an_exception_in_a_thread"
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", skipped, "tests/voxelcore"]))
+sys.exit(pytest.main(["-q", "--capture=no", "-p", "no:cacheprovider", "-k", skipped, "tests/voxelcore"]))
 PROGRAM
