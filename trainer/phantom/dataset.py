@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "Task07_Pancreas"
 SETTINGS_FILE = "phantom.json"
-VERSION = 1  # raise it whenever the same seed gives other bytes
+VERSION = 2  # raise it whenever the same seed gives other bytes
 LABELS = {"0": "background", "1": "pancreas", "2": "cancer"}
 DESCRIPTION = (
     "Synthetic abdominal CT of nobody, made by decathlon phantom with the sizes of Task07. "
@@ -101,6 +101,8 @@ def make_dataset(
     Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend
     on `settings` and its number only. Raises InputError when the folder was made with other settings.
     """
+    if settings.anatomy is not None and not settings.anatomy.is_file():
+        raise InputError(f"there is no label map at {settings.anatomy}: give a file for --anatomy.")
     folder = data / FOLDER
     claim(folder, settings)
     train_ids, test_ids = case_numbers(training, test)

@@ -14,7 +14,7 @@ Box = tuple[NDArray[np.float64], NDArray[np.float64]]  # lowest and highest corn
 Cut = tuple[slice, slice, slice]
 
 WARP_STEP_MM = 9.0
-WARP_REACH_MM = 17.0  # no displacement is longer; it is clipped there
+WARP_REACH_MM = 8.0  # no displacement along an axis is longer
 COARSE_STEP_MM = 5.0
 FINE_STEP_MM = 2.2
 
@@ -73,7 +73,8 @@ class Pose:
             ]
         )
         placed = corners @ self.rotation * self.scale
-        return placed.min(0) - WARP_REACH_MM, placed.max(0) + WARP_REACH_MM
+        reach = np.abs(self.rotation).sum(0) * WARP_REACH_MM * self.scale
+        return placed.min(0) - reach, placed.max(0) + reach
 
 
 class Points:
@@ -85,10 +86,11 @@ class Points:
     coarse, fine : (nz, ny, nx) float32, noise of unit deviation with details of about 12 and 4 mm.
     level : (1, ny, 1) float32, height in the scanner (positive is down), where gas and fluid part.
     cavity : (nz, ny, nx) float32, distance to the abdominal cavity, once the trunk has measured it.
-
+    gland : (nz, ny, nx) float32, distance to the outline of the pancreas, once the scene has measured it.
     """
 
     cavity: Floats | None = None
+    gland: Floats | None = None
 
     def __init__(
         self,
@@ -139,6 +141,7 @@ class Points:
             self.pose,
         )
         part.cavity = None if self.cavity is None else self.cavity[cut]
+        part.gland = None if self.gland is None else self.gland[cut]
         return part
 
 
@@ -183,10 +186,12 @@ class BodyReader:
         y = self.y_mm[None, :, None].astype(np.float32)
         x = self.x_mm[None, None, :].astype(np.float32)
         coordinates = []
-        reach = WARP_REACH_MM / np.sqrt(3.0)
         for row, warp in zip(inverse.astype(np.float32), self.warps, strict=True):
             along = warp.read(z_mm)
-            np.clip(along, -reach, reach, out=along)
+            bend = along * np.float32(1.0 / WARP_REACH_MM)
+            bend *= bend
+            bend += np.float32(1.0)
+            along /= np.sqrt(bend, out=bend)
             along += row[0] * x
             along += row[1] * y + row[2] * z
             coordinates.append(along)

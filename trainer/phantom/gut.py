@@ -153,13 +153,13 @@ def jejunum(rng: np.random.Generator, torso: Torso, palette: Palette, drank: boo
             heading += pull
             points.append(points[-1] + 17.0 * heading / np.linalg.norm(heading))
         path = smooth_path(np.array(points), 2)
-        collapsed = bool(rng.random() < 0.5)
+        collapsed = bool(rng.random() < 0.6)
         girth = float(rng.uniform(8.0, 10.5)) if collapsed else float(rng.uniform(10.0, 14.5))
         tube = Tube(path, girth * (1 + 0.1 * np.sin(np.arange(len(path)) * 1.1)))
         shape: Shape = Within(tube, torso, 1.0)
-        wall = palette.bowel_wall + float(rng.normal(3, 6))
+        wall = palette.bowel_wall + float(rng.normal(2, 5))
         if collapsed:
-            material = Lumen(wall, wall - float(rng.uniform(0, 35)), girth * 0.6, folds_mm=2.0)
+            material = Lumen(wall, wall - float(rng.uniform(0, 18)), girth * 0.6, folds_mm=2.0)
         else:
             content = float(rng.uniform(150, 300)) if drank else float(rng.uniform(8, 70))
             gas = gas_level(tube, 0.12, 1.0) if rng.random() < 0.3 else None

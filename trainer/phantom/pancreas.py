@@ -321,7 +321,7 @@ class TumourShape:
 
 @dataclass(frozen=True)
 class GlandShape:
-    """The outline of a gland as a shape."""
+    """The outline of a gland as a shape, where the scene has measured it."""
 
     gland: Gland
 
@@ -331,7 +331,9 @@ class GlandShape:
 
     def distance(self, points: Points) -> Floats:
         """Return the distance to its outline."""
-        return self.gland.gland_distance(points) - np.float32(self.gland.level_mm)
+        if points.gland is None:
+            points.gland = self.gland.gland_distance(points) - np.float32(self.gland.level_mm)
+        return points.gland
 
 
 def paint_tumour(canvas: Canvas, gland: Gland, palette: Palette) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from trainer.phantom.canvas import Canvas, Organ
-from trainer.phantom.grid import Body
+from trainer.phantom.fields import Floats
+from trainer.phantom.grid import Body, Box, Points
 from trainer.phantom.gut import build_gut, duodenum
 from trainer.phantom.pancreas import Gland, draw_gland, fit_levels, paint_gland, peripancreatic_vessels
+from trainer.phantom.shapes import FAR_MM, Shape
 from trainer.phantom.skeleton import build_skeleton
 from trainer.phantom.statistics import CaseFacts
 from trainer.phantom.tissue import Palette, draw_palette
 from trainer.phantom.torso import Torso
 from trainer.phantom.viscera import build_firm_organs, build_soft_organs
+
+GAP_MM = 0.6  # between the gland and the wall of stomach or bowel
 
 
 class Trunk(Protocol):
@@ -32,6 +38,38 @@ class Trunk(Protocol):
 
 
 @dataclass(frozen=True)
+class Beside:
+    """A soft organ indented by the pancreas, so that its wall follows the gland; `gap_mm` of fat between."""
+
+    shape: Shape
+    gap_mm: float
+
+    def box(self) -> Box:
+        """Return the box of the organ."""
+        return self.shape.box()
+
+    def distance(self, points: Points) -> Floats:
+        """Return the distance to what the gland leaves of the organ."""
+        distance = self.shape.distance(points)
+        if points.gland is None:
+            return distance
+        return np.asarray(np.maximum(distance, np.float32(self.gap_mm) - points.gland), np.float32)
+
+
+def beside_gland(organ: Organ) -> Organ:
+    """Return the organ, indented by the gland."""
+    return replace(organ, shape=Beside(organ.shape, GAP_MM))
+
+
+def measure_gland(points: Points, gland: Gland) -> None:
+    """Measure the distance to the outline of the gland where it is near, once for all who need it."""
+    points.gland = np.full(points.shape, FAR_MM, np.float32)
+    cut = points.cut(gland.box())
+    if cut is not None:
+        points.gland[cut] = gland.gland_distance(points.part(cut)) - np.float32(gland.level_mm)
+
+
+@dataclass(frozen=True)
 class Scene:
     """One patient.
 
@@ -47,6 +85,7 @@ class Scene:
 
     def paint(self, canvas: Canvas) -> None:
         """Paint the whole patient on a canvas."""
+        measure_gland(canvas.points, self.gland)
         self.trunk.paint(canvas, self.palette)
         for organ in self.soft:
             canvas.paint(organ)
@@ -63,7 +102,7 @@ def build_scene(seed: int, case: int, facts: CaseFacts) -> Scene:
     soft = [
         *build_skeleton(seed, case, torso, palette),
         *build_soft_organs(seed, case, torso, palette),
-        *build_gut(seed, case, torso, palette, body.pose.scale),
+        *(beside_gland(organ) for organ in build_gut(seed, case, torso, palette, body.pose.scale)),
     ]
     firm = [
         duodenum(seed, case, palette, body.pose.scale),

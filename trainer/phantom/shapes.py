@@ -83,8 +83,9 @@ class Ellipsoid:
         dx = points.x - np.float32(self.centre[0])
         dy = points.y - np.float32(self.centre[1])
         dz = points.z - np.float32(self.centre[2])
-        square = np.zeros(dx.shape, np.float32)
-        gradient = np.zeros(dx.shape, np.float32)
+        # the centre is k = 0 and has no gradient: start a thousandth of a radius away from it
+        square = np.full(dx.shape, 1e-6, np.float32)
+        gradient = np.full(dx.shape, 1e-6 / float(self.radii.max()) ** 2, np.float32)
         for axis, radius in zip(self.axes.astype(np.float32), self.radii, strict=True):
             along = axis[0] * dx
             along += axis[1] * dy
@@ -96,7 +97,6 @@ class Ellipsoid:
             gradient += along
         root = np.sqrt(square)
         np.sqrt(gradient, out=gradient)
-        gradient += np.float32(1e-6)
         root *= root - np.float32(1.0)
         root /= gradient
         return np.minimum(root, FAR_MM)
@@ -137,20 +137,21 @@ class Tube:
             dz = points.z[cut] - np.float32(a[2])
             if self.squash_z != 1.0:
                 dz *= q
-            t = dx * sx
-            t += dy * sy
-            t += dz * sz
-            t *= np.float32(1.0 / length2)
-            np.clip(t, 0.0, 1.0, out=t)
-            dx -= t * sx
-            dy -= t * sy
-            dz -= t * sz
+            along = dx * sx
+            along += dy * sy
+            along += dz * sz
             dx *= dx
             dy *= dy
             dz *= dz
             dx += dy
             dx += dz
-            np.sqrt(dx, out=dx)
+            # |p - a - t s|² = |p - a|² - t (2 (p - a)·s - t |s|²), never below zero but for rounding
+            t = np.clip(along * np.float32(1.0 / length2), 0.0, 1.0)
+            along *= np.float32(2.0)
+            along -= t * np.float32(length2)
+            along *= t
+            dx -= along
+            np.sqrt(np.maximum(dx, 0.0, out=dx), out=dx)
             t *= np.float32(rb - ra)
             t += np.float32(ra)
             dx -= t

@@ -43,10 +43,9 @@ PALETTE_HU: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "fat": ((-103, 6), (-103, 6)),
     "muscle": ((58, 5), (56, 5)),
     "skin": ((15, 15), (15, 15)),
-    "liver": ((108, 11), (82, 9)),
+    "liver": ((106, 11), (90, 10)),
     "spleen": ((119, 9), (130, 10)),
     "pancreas": ((93, 9), (106, 9)),
-    "bowel_wall": ((90, 9), (101, 10)),
     "kidney_cortex": ((190, 13), (205, 14)),
     "kidney_medulla": ((170, 13), (112, 13)),
     "aorta": ((150, 13), (270, 28)),
@@ -68,6 +67,8 @@ def draw_palette(seed: int, case: int) -> Palette:
         mean, deviation = phases[int(late)]
         own = rng.normal()
         values[name] = float(mean + deviation * np.clip(0.6 * shared + 0.8 * own, -2.0, 2.0))
+    # no threshold parts gland and bowel: their walls are as bright as each other
+    values["bowel_wall"] = values["pancreas"] + float(np.clip(rng.normal(-1.0, 5.0), -11.0, 9.0))
     drop = 8.0 + 47.0 * float(rng.beta(2.0, 1.6))
     return Palette(phase="late arterial" if late else "portal venous", tumour_drop=drop, **values)
 

@@ -63,7 +63,7 @@ class Torso:
     def diaphragm(self, points: Points) -> Floats:
         """Return the distance to the diaphragm: negative below it, positive in the chest."""
         x, y = points.x, points.y
-        off = np.abs(x) - np.float32(66.0)
+        off = np.sqrt(x * x + np.float32(500.0)) - np.float32(68.0)
         behind = y + np.float32(12.0)
         height = off * off
         height *= np.float32(-0.005)

@@ -80,7 +80,7 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
     organs.append(
         Organ(
             "fissure",
-            Ellipsoid.at(near(rng, (-32, -98, 22), 3), (3.0, 24, 26), (0, 0, 12)),
+            Within(Ellipsoid.at(near(rng, (-32, -94, 22), 3), (3.0, 22, 26), (0, 0, 12)), torso, 6.0),
             Solid(palette.fat + 25.0, 8.0, soft_mm=2.5),
         )
     )
@@ -100,7 +100,9 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         inner = Tube(gallbladder.path, gallbladder.radii - 1.8)
         organs.append(Organ("gallbladder", inner, Solid(palette.bile, 2.0)))
     for side in (-1.0, 1.0):
-        around = Ellipsoid.at((side * 68 * wide, 16, -12), (40, 37, 76), (0, side * -9, 0))
+        centre: Triple = (-67.0, 19.0, -24.0) if side < 0 else (68.0, 16.0, -12.0)
+        radii: Triple = (35.0, 31.0, 65.0) if side < 0 else (39.0, 36.0, 74.0)
+        around = Ellipsoid.at((centre[0] * wide, centre[1], centre[2]), radii, (0, side * -9, 0))
         organs.append(
             Organ("perirenal fat", Within(around, torso, 2.0), Solid(palette.fat, 5.0, soft_mm=3.0))
         )
