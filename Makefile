@@ -32,7 +32,7 @@ $(VENV)/dev.stamp: $(SOURCES) | $(BIN)/python
 install: $(VENV)/trainer.stamp
 
 demo: $(VENV)/trainer.stamp
-	$(BIN)/decathlon phantom demo/data --cases 24 --test 4 --size small --seed 0
+	$(BIN)/decathlon phantom demo/data --cases 36 --test 6 --size small --seed 0
 	$(BIN)/decathlon prepare demo/data/Task07_Pancreas --preset fast --out demo/work
 	$(BIN)/decathlon train demo/work --preset fast --out demo/run
 	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/bundle --out demo/predictions
