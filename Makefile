@@ -32,7 +32,7 @@ $(VENV)/dev.stamp: $(SOURCES) | $(BIN)/python
 install: $(VENV)/trainer.stamp
 
 demo: $(VENV)/trainer.stamp
-	$(BIN)/decathlon phantom demo/data --cases 24 --test 4 --size small --seed 0
+	$(BIN)/decathlon phantom demo/data --cases 36 --test 6 --size small --seed 0
 	$(BIN)/decathlon prepare demo/data/Task07_Pancreas --preset fast --out demo/work
 	$(BIN)/decathlon train demo/work --preset fast --out demo/run
 	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/bundle --out demo/predictions
@@ -54,6 +54,16 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror csrc/*.cpp csrc/*.hpp
+	$(BIN)/cmake -S . -B build/tidy -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	    -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" > build.log \
+	    || { cat build.log; exit 1; }
+	@rm -f build.log
+	printf '%s\n' csrc/*.cpp | xargs -P 2 -n 1 $(BIN)/clang-tidy -p build/tidy --quiet
+
+sanitize: $(VENV)/dev.stamp
+	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh address,undefined
+	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh thread
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format

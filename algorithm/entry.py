@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from algorithm.files import replacing
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
 from algorithm.job import Job, find_job, results_file
+from algorithm.logs import log_to_stderr
 from algorithm.segment import Segmenter
 
 log = logging.getLogger(__name__)
@@ -104,18 +106,27 @@ def write_results(file: Path, cases: list[dict[str, Any]]) -> None:
         temporary.write_text(json.dumps(cases, indent=2) + "\n")
 
 
+@log_to_stderr()
 def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run one job; return 0 when every scan was segmented, else 1 with the reason as stderr's last line."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     try:
         failures = _run(environment)
     except InputError as error:
         failures = [str(error)]
-        nothing_done = {"outputs": [], "inputs": [], "error_messages": failures}
-        write_results(results_file(environment), [nothing_done])
+        _record_failure(environment, failures)
+    except Exception as error:
+        log.exception("the job failed")
+        failures = [f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"]
+        _record_failure(environment, failures)
     for failure in failures:
         sys.stderr.write(f"algorithm: {failure}\n")
     return 1 if failures else 0
+
+
+def _record_failure(environment: Mapping[str, str], failures: list[str]) -> None:
+    # An output folder that cannot be written to must not hide the first reason.
+    with suppress(OSError):
+        write_results(results_file(environment), [{"outputs": [], "inputs": [], "error_messages": failures}])
 
 
 def _run(environment: Mapping[str, str]) -> list[str]:

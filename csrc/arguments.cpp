@@ -23,10 +23,6 @@ std::string tuple_text(const std::vector<Index>& values) {
     return result + (values.size() == 1 ? ",)" : ")");
 }
 
-std::vector<Index> shape_vector(const py::array& array) {
-    return {array.shape(), array.shape() + array.ndim()};
-}
-
 bool is_aligned(const py::array& array) {
     return reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(array.itemsize()) ==
            0;
@@ -57,6 +53,10 @@ Index as_index(py::handle value, const char* name) {
 std::string text(py::handle value) { return py::repr(value).cast<std::string>(); }
 
 std::string text(Zyx shape) { return tuple_text({shape.z, shape.y, shape.x}); }
+
+std::vector<Index> shape_vector(const py::array& array) {
+    return {array.shape(), array.shape() + array.ndim()};
+}
 
 std::string shape_text(const py::array& array) { return tuple_text(shape_vector(array)); }
 

@@ -92,6 +92,7 @@ void require_volume(const py::array& array, const char* name, const char* axes);
 void require_contiguous(const py::array& array, const char* name);
 // The last three axes.
 Zyx shape_of(const py::array& array);
+std::vector<Index> shape_vector(const py::array& array);
 std::string shape_text(const py::array& array);
 std::string text(Zyx shape);
 

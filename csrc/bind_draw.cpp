@@ -32,10 +32,6 @@ py::array counters_argument(py::handle value) {
     return counters;
 }
 
-std::vector<Index> shape_vector(const py::array& array) {
-    return {array.shape(), array.shape() + array.ndim()};
-}
-
 py::array uniform_numbers(const py::object& counters, const py::object& seed, const py::object& epoch,
                           const py::object& stream) {
     const py::array input = counters_argument(counters);

@@ -41,7 +41,9 @@ void parallel_for(Index count, Index grain, int threads, const std::function<voi
         }
     };
 
-    std::vector<std::thread> others;
+    // Declared last: if starting one fails for good, those that run are joined before what they refer to
+    // goes.
+    std::vector<std::jthread> others;
     const Index wanted = std::min<Index>(threads, pieces) - 1;
     if (wanted > 0) others.reserve(static_cast<std::size_t>(wanted));
     for (Index i = 0; i < wanted; ++i) {
@@ -52,7 +54,7 @@ void parallel_for(Index count, Index grain, int threads, const std::function<voi
         }
     }
     work();
-    for (std::thread& other : others) other.join();
+    others.clear();  // joins
     if (first_error) std::rethrow_exception(first_error);
 }
 

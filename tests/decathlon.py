@@ -40,10 +40,14 @@ def labels(*boxes: tuple[int, tuple[int, int, int], tuple[int, int, int]]) -> np
 
 
 def make_task(
-    folder: Path, training: Mapping[str, np.ndarray], test: tuple[str, ...] = (), *, names: str = "Task07_Pancreas"
+    folder: Path,
+    training: Mapping[str, np.ndarray],
+    test: tuple[str, ...] = (),
+    *,
+    name: str = "Task07_Pancreas",
 ) -> Path:
     """Write FOLDER/Task07_Pancreas with these label maps, constant images, and empty test scans."""
-    task = folder / names
+    task = folder / name
     scan = np.full((8, 10, 12), 40, dtype=np.int16)
     for case, array in training.items():
         write(task / "imagesTr" / f"{case}.nii.gz", scan)

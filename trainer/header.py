@@ -1,4 +1,4 @@
-"""What an image file says about itself, without its voxels."""
+"""What an image file says about itself, without its voxels: of volumes, and of volumes with channels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
-from algorithm.images import READERS, image_suffix, itk_reason
+from algorithm.images import READERS, image_suffix, read_geometry
+from algorithm.itk import quiet, reason
 
 
 @dataclass(frozen=True)
 class Header:
-    """The grid of an image file, the number of its dimensions (4 with several channels), its voxel type."""
+    """The grid of an image file, how many dimensions it has (4 with several channels), its voxel type."""
 
     grid: Geometry
     dimensions: int
@@ -33,17 +34,21 @@ def read_header(path: Path) -> Header:
     reader.SetFileName(str(path))
     reader.SetImageIO(READERS[suffix])
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise InputError(f"{path} is not a readable {suffix} image: {itk_reason(error)}") from None
+        with quiet():
+            reader.ReadImageInformation()
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
     dimensions = reader.GetDimension()
-    if dimensions not in (3, 4):
-        raise InputError(f"{path} must be a volume, or a volume a channel, but has {dimensions} dimensions")
-    size, spacing, origin = reader.GetSize()[:3], reader.GetSpacing()[:3], reader.GetOrigin()[:3]
+    several = dimensions == 4 and reader.GetSize()[3] > 1
+    grid = _grid_of_a_channel(path, reader) if several else read_geometry(path)
+    return Header(grid, dimensions, is_uint8=reader.GetPixelID() == sitk.sitkUInt8)
+
+
+def _grid_of_a_channel(path: Path, reader: sitk.ImageFileReader) -> Geometry:
+    (nx, ny, nz, _), (sx, sy, sz, _), (x, y, z, _) = reader.GetSize(), reader.GetSpacing(), reader.GetOrigin()
     matrix = reader.GetDirection()
-    direction = tuple(matrix[row * dimensions + column] for row in range(3) for column in range(3))
+    direction = tuple(matrix[4 * row + column] for row in range(3) for column in range(3))
     try:
-        grid = Geometry(tuple(size[::-1]), tuple(spacing[::-1]), tuple(origin), direction)
+        return Geometry((nz, ny, nx), (sz, sy, sx), (x, y, z), direction)
     except ValueError as error:
         raise InputError(f"{path} has no usable grid: {error}") from None
-    return Header(grid, dimensions, is_uint8=reader.GetPixelID() == sitk.sitkUInt8)

@@ -86,7 +86,10 @@ def _grid(axes: list[list[int]]) -> npt.NDArray[np.int64]:
 def _three_integers(name: str, values: Sequence[int], *, least: int) -> tuple[int, int, int]:
     if len(values) != 3:
         raise ValueError(f"{name} must be three whole numbers (z, y, x), got {values!r}")
-    z, y, x = (operator.index(value) for value in values)
+    try:
+        z, y, x = (operator.index(value) for value in values)
+    except TypeError:
+        raise TypeError(f"{name} must be three whole numbers (z, y, x), got {values!r}") from None
     if min(z, y, x) < least:
         raise ValueError(f"{name} must be >= {least} on every axis, got {(z, y, x)}")
     return z, y, x

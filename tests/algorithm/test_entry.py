@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -196,3 +197,19 @@ def test_the_module_runs_as_a_command(environment: dict[str, str], real_data: Pa
     labels, geometry = read_labels(Path(environment["DECATHLON_OUTPUT"]) / "images" / "tiny.mha")
     assert same_grid(Geometry.of(scan), geometry) is None
     np.testing.assert_array_equal(labels, sitk.GetArrayFromImage(Segmenter(random_bundle()).segment(scan)))
+
+
+def test_an_output_folder_that_cannot_be_written_is_said(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    (tmp_path / "file").write_text("in the way")
+    assert main({**environment, "DECATHLON_OUTPUT": str(tmp_path / "file")}) == 1
+    assert "file" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_logging_is_left_as_it_was(environment: dict[str, str]) -> None:
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers))
+    assert main(environment) == 1
+    assert (root.level, list(root.handlers)) == before

@@ -89,7 +89,13 @@ def test_a_tiling_cannot_be_changed() -> None:
             r"smaller than the patch on every axis, got \(0, 4, 0\)",
         ),
         ((9, 9), (4, 4, 4), (0, 0, 0), ValueError, r"shape_zyx must be three whole numbers"),
-        ((9, 9, 9.5), (4, 4, 4), (0, 0, 0), TypeError, r"float"),
+        (
+            (9, 9, 9.5),
+            (4, 4, 4),
+            (0, 0, 0),
+            TypeError,
+            r"shape_zyx must be three whole numbers \(z, y, x\), got \(9, 9, 9\.5\)",
+        ),
     ],
 )
 def test_bad_sizes_are_refused(

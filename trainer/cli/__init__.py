@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from algorithm.errors import InputError
+from algorithm.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ VERBS = {
 }
 
 
+@log_to_stderr()
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; return 0 when done, 1 when it failed, 130 when it was interrupted.
 
@@ -31,7 +33,6 @@ def main(argv: list[str] | None = None) -> int:
     sentence.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     asked = next((word for word in arguments if not word.startswith("-")), None)
     try:
         run, parsed = _parse(arguments, asked)

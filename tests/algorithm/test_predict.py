@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from algorithm.errors import InputError
+from algorithm.geometry import Geometry, same_grid
+from algorithm.images import read_image, read_labels
+from algorithm.predict import predict
+from algorithm.segment import Segmenter
+from tests.bundles import random_bundle, write_random_bundle
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_random_bundle(tmp_path / "model")
+
+
+def write_scan(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    values = np.random.default_rng(seed).integers(-200, 300, (5, 16, 20)).astype(np.int16)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.75, 0.75, 5.0))
+    sitk.WriteImage(image, path)
+    return path
+
+
+def test_results_keep_name_format_and_grid_of_their_scans(model: Path, tmp_path: Path) -> None:
+    scans = [
+        write_scan(tmp_path / "scans" / name, i) for i, name in enumerate(("a.nii.gz", "b.mha", "c.nrrd"))
+    ]
+    results = predict(tmp_path / "scans", model, tmp_path / "out")
+    assert [path.name for path in results] == ["a.nii.gz", "b.mha", "c.nrrd"]
+    for scan, result in zip(scans, results, strict=True):
+        labels, geometry = read_labels(result)
+        assert same_grid(Geometry.of(read_image(scan)), geometry) is None
+        expected = Segmenter(random_bundle()).segment(read_image(scan))
+        np.testing.assert_array_equal(labels, sitk.GetArrayFromImage(expected))
+
+
+def test_the_same_command_does_only_what_is_missing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i, name in enumerate(("a.mha", "b.mha")):
+        write_scan(tmp_path / "scans" / name, i)
+    done: list[tuple[int, ...]] = []
+    labels = Segmenter.labels
+
+    def noted(self: Segmenter, volume: np.ndarray, geometry: Geometry) -> np.ndarray:
+        done.append(volume.shape)
+        return labels(self, volume, geometry)
+
+    monkeypatch.setattr(Segmenter, "labels", noted)
+    out = tmp_path / "out"
+    predict(tmp_path / "scans", model, out)
+    assert len(done) == 2
+    predict(tmp_path / "scans", model, out)
+    assert len(done) == 2
+    (out / "a.mha").unlink()
+    write_scan(tmp_path / "scans" / "b.mha", 9)
+    predict(tmp_path / "scans", model, out)
+    assert len(done) == 4
+    write_random_bundle(model, window_hu=(0.0, 100.0))
+    predict(tmp_path / "scans", model, out)
+    assert len(done) == 6
+
+
+def test_a_damaged_scan_is_named_and_the_others_are_done(model: Path, tmp_path: Path) -> None:
+    write_scan(tmp_path / "scans" / "b.mha")
+    (tmp_path / "scans" / "a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"1 of 2 scans failed, the first: .*a\.nii\.gz"):
+        predict(tmp_path / "scans", model, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["b.mha"]
+
+
+def test_a_missing_source_is_named(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        predict(tmp_path / "nowhere", model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_dicom_slices_is_one_scan(model: Path, tmp_path: Path, real_data: Path) -> None:
+    slices = tmp_path / "case_7"
+    with zipfile.ZipFile(real_data / "totalsegmentator_example" / "dicom.zip") as archive:
+        archive.extractall(slices)
+    (result,) = predict(slices, model, tmp_path / "out")
+    assert result.name == "case_7.nii.gz"
+    labels, geometry = read_labels(result)
+    assert same_grid(Geometry.of(read_image(slices)), geometry) is None
+    assert set(np.unique(labels)) <= {0, 1, 2}
+
+
+def test_a_sheared_series_is_refused(model: Path, tmp_path: Path, real_data: Path) -> None:
+    slices = tmp_path / "tilted"
+    with zipfile.ZipFile(real_data / "tilted_gantry" / "dicom_12_slices.zip") as archive:
+        archive.extractall(slices)
+    with pytest.raises(InputError, match=r"16\.5"):
+        predict(slices, model, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("[!.]*"))

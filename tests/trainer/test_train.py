@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from algorithm.bundle import read_bundle
+from algorithm.errors import InputError
+from algorithm.segment import Segmenter
+from tests.trainer.conftest import MakeTask
+from trainer.cli import main
+from trainer.history import EpochScores, History
+from trainer.loop import class_weights, step_seed
+from trainer.patches import PatchFile
+from trainer.precision import choose_precision
+from trainer.presets import read_preset
+from trainer.settings import TrainSettings
+from trainer.train import choose_device
+
+TINY = {"base_filters": 2, "epochs": 2, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 2}
+
+
+@pytest.fixture
+def work(make_task: MakeTask, tmp_path: Path) -> Path:
+    """Prepare eight training and two validation patches of 16x16x32."""
+    task = make_task([(20, 40, 44), (18, 44, 40), (22, 36, 48)])
+    preset = tmp_path / "tiny.toml"
+    preset.write_text(
+        "[prepare]\nspacing_zyx_mm = [2.5, 0.8, 0.8]\nwindow_hu = [-100, 200]\npatch_shape_zyx = [16, 16, 32]\n"
+        'train_patches = 8\nval_patches = 2\nquotas = { "2" = 1.0 }\nseed = 0\n\n[train]\n'
+    )
+    assert main(["prepare", str(task), "--preset", str(preset), "--out", str(tmp_path / "work")]) == 0
+    return tmp_path / "work"
+
+
+def arguments(work: Path, run: Path, **changes: object) -> list[str]:
+    settings = [f"{name}={json.dumps(value)}" for name, value in {**TINY, **changes}.items()]
+    return ["train", str(work), "--preset", "paper", "--out", str(run), "--device", "cpu", "--set", *settings]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / "bundle-last" / "model.safetensors")
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_training_leaves_a_bundle_that_segments(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=6)) == 0
+    losses = [float(row["train_loss"]) for row in rows(run)]
+    assert losses[-1] < 0.9 * losses[0]
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3", "4", "5", "6"]
+    rates = [float(row["learning_rate"]) for row in rows(run)]
+    assert rates == pytest.approx([0.01 * 0.985**epoch for epoch in range(6)])
+    assert (run / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list((run / "checkpoints").iterdir())) == 3
+    bundle = read_bundle(run / "bundle")
+    meta = PatchFile(work / "train.h5").meta
+    assert bundle.description.mean == meta.mean
+    assert bundle.description.labels == ("background", "pancreas", "cancer")
+    assert bundle.description.stitching.overlap_zyx == (4, 4, 8)
+    assert bundle.description.provenance["settings"]["class_weights"] == [1.0, 10.0, 50.0]
+    assert Segmenter(bundle).description.patch_shape_zyx == (16, 16, 32)
+
+
+def test_the_best_bundle_is_of_the_best_epoch(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=4)) == 0
+    scores = [(float(row["val_pooled_pancreas"]) + float(row["val_pooled_cancer"])) / 2 for row in rows(run)]
+    done = read_bundle(run / "bundle").description.provenance["epochs_done"]
+    assert done == int(np.argmax(scores)) + 1
+
+
+def test_killed_at_any_moment_and_continued_it_ends_with_the_same_weights(work: Path, tmp_path: Path) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    frequent = {"epochs": 3, "checkpoint_minutes": 1e-9}  # a checkpoint after every batch
+    assert main([*arguments(work, undisturbed, **frequent), "--threads", "1"]) == 0
+    start = "import sys; from trainer.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", start, *arguments(work, killed, **frequent), "--threads", "1"]
+    for checkpoints in (2, 6):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        while process.poll() is None and progress_of(killed) < checkpoints:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert 6 <= progress_of(killed) < 12
+    assert main([*arguments(work, killed, **frequent), "--threads", "1", "--resume"]) == 0
+    expected, found = weights(undisturbed), weights(killed)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    timing = {"seconds", "waited_share"}
+    for one, other in zip(rows(undisturbed), rows(killed), strict=True):
+        assert {k: v for k, v in one.items() if k not in timing} == {
+            k: v for k, v in other.items() if k not in timing
+        }
+
+
+def progress_of(run: Path) -> int:
+    """Return the batches, of four an epoch, that the newest checkpoint has seen."""
+    names = sorted(path.stem for path in (run / "checkpoints").glob("epoch_*.pt"))
+    if not names:
+        return 0
+    epoch, _, batch = names[-1].removeprefix("epoch_").partition("_batch_")
+    return 4 * int(epoch) + int(batch or 0)
+
+
+def test_a_run_folder_keeps_its_settings(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1)) == 0
+    assert main(arguments(work, run, epochs=1, dropout=0.5)) == 1
+    assert "holds a training with other settings (dropout 0.2 there, 0.5 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--resume"], "--resume asks for an earlier training"),
+        (["--device", "tpu"], "--device tpu cannot be used here"),
+        (["--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
+        (["--set", "class_weights=[1,2]"], "class_weights must have a number for each of the 3 labels"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(
+    work: Path, tmp_path: Path, extra: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(work), "--out", str(tmp_path / "run"), *extra]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_missing_work_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path / "nothing"), "--out", str(tmp_path / "run")]) == 1
+    assert "train.h5" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_named(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1)) == 0
+    newest = max((run / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert main(arguments(work, run, epochs=1)) == 1
+    assert f"{newest.name} is not a readable checkpoint" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_class_weights(work: Path) -> None:
+    meta = PatchFile(work / "train.h5").meta
+    assert class_weights(TrainSettings(), meta) == (1, 10, 50)
+    assert class_weights(TrainSettings(class_weights="equal"), meta) == (1, 1, 1)
+    voxels = meta.class_voxels
+    expected = (1, voxels[0] / voxels[1], voxels[0] / voxels[2])
+    assert class_weights(TrainSettings(class_weights="inverse"), meta) == pytest.approx(expected)
+    with pytest.raises(InputError, match="a number for each of the 3 labels"):
+        class_weights(TrainSettings(class_weights=(1.0, 2.0)), meta)
+
+
+def test_scores_of_an_epoch_are_those_worked_out_by_hand() -> None:
+    # Batch 1 has 2 pancreas voxels, 1 found, none invented: Dice 2/3. Batch 2 has no pancreas: Dice 0 in the mean.
+    confusions = np.array([[[6, 0], [1, 1]], [[8, 0], [0, 0]]])
+    scores = EpochScores.of(np.array([1.0, 2.0]), confusions)
+    assert scores.loss == 1.5
+    assert scores.batch_dice[1] == pytest.approx((2 / 3 + 0) / 2)
+    assert scores.pooled_dice[1] == pytest.approx(2 / 3)
+
+
+def test_the_best_epoch_is_the_first_of_equals() -> None:
+    history = History(("background", "pancreas"))
+    for epoch, dice in enumerate((0.2, 0.5, 0.5), start=1):
+        scores = EpochScores(1.0, (1.0, dice), (1.0, dice))
+        history.append(epoch=epoch, train=scores, val=scores, learning_rate=0.1, seconds=1, waited_share=0)
+    assert history.best_epoch == 2
+
+
+def test_every_step_has_a_seed_of_its_own() -> None:
+    seeds = {step_seed(seed, epoch, step) for seed in range(5) for epoch in range(20) for step in range(20)}
+    assert len(seeds) == 5 * 20 * 20
+
+
+def test_the_paper_preset_is_the_paper() -> None:
+    settings = TrainSettings.read(read_preset("paper").train, "paper")
+    assert settings == TrainSettings()
+
+
+def test_the_fast_preset_is_valid() -> None:
+    assert TrainSettings.read(read_preset("fast").train, "fast").loss == "dice_ce"
+
+
+def test_convolutions_that_are_wrong_in_bfloat16_stay_in_float32() -> None:
+    class Wrong(torch.nn.Conv3d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x)
+            return y * 2 if y.dtype == torch.bfloat16 else y
+
+    class Net(torch.nn.Sequential):
+        arguments: ClassVar = {"in_channels": 1}
+
+    right = torch.nn.Conv3d(1, 4, 3, padding=1, bias=False)
+    net = Net(right, Wrong(4, 2, 3, padding=1, bias=False))
+    device = torch.device("cpu")
+    assert choose_precision("float32", net, (1, 1, 8, 8, 8), device) == torch.float32  # type: ignore[arg-type]
+    assert choose_precision("bfloat16", net, (1, 1, 8, 8, 8), device) == torch.bfloat16  # type: ignore[arg-type]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        features = right(torch.randn(1, 1, 8, 8, 8))
+        assert features.dtype == torch.bfloat16
+        assert net[1](features).dtype == torch.float32
+
+
+def test_devices_that_are_not_there_are_refused() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match="--device banana cannot be used here"):
+        choose_device("banana")
+
+
+def test_the_random_state_of_numpy_is_left_alone(work: Path, tmp_path: Path) -> None:
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert main(arguments(work, tmp_path / "run", epochs=1)) == 0
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
