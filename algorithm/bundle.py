@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
-from algorithm.network import UNet3D
+from algorithm.network import UNet3D, unmet_by
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -278,11 +278,9 @@ def _check_against_network(description: Description, network: UNet3D, path: Path
             f"{file}: the network has {channels} channels and {classes} classes, "
             f"but {len(description.channels)} channels and {len(description.labels)} labels are named"
         )
-    multiple = 2 ** (network.arguments["depth"] - 1)
-    if any(size % multiple for size in description.patch_shape_zyx):
-        raise InputError(
-            f"{file}: 'patch_shape_zyx' must be multiples of {multiple}, got {list(description.patch_shape_zyx)}"
-        )
+    shape = description.patch_shape_zyx
+    if required := unmet_by(shape, network.arguments["depth"]):
+        raise InputError(f"{file}: 'patch_shape_zyx' must have {required}, got {list(shape)}")
 
 
 def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:

@@ -7,6 +7,7 @@ differences between that, the authors' own code and the published text are argum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 Activation = Literal["leaky_relu", "relu"]
 LEAKY_SLOPE = 0.01
+DEPTH = 5
 
 
 def _activation(name: Activation) -> nn.Module:
@@ -108,7 +110,7 @@ class UNet3D(nn.Module):
         base_filters: int = 8,
         dropout: float,
         activation: Activation = "leaky_relu",
-        depth: int = 5,
+        depth: int = DEPTH,
         tie_context_convs: bool = False,
     ) -> None:
         super().__init__()
@@ -185,16 +187,20 @@ class UNet3D(nn.Module):
         return logits if coarse is None else logits + coarse
 
     def _check_shape(self, x: Tensor) -> None:
-        multiple = 2 ** (self.arguments["depth"] - 1)
-        shape = tuple(x.shape[2:])
-        if x.ndim != 5 or any(size % multiple for size in shape):
-            raise ValueError(
-                f"input must be (n, c, z, y, x) with sizes that {multiple} divides, got {tuple(x.shape)}"
-            )
-        if all(size == multiple for size in shape):
-            raise ValueError(
-                f"one spatial size must be >= {2 * multiple}, got {shape}: instance norm needs two voxels"
-            )
+        if x.ndim != 5:
+            raise ValueError(f"input must be (n, c, z, y, x), got {tuple(x.shape)}")
+        if required := unmet_by(tuple(x.shape[2:]), self.arguments["depth"]):
+            raise ValueError(f"input must have {required}, got {tuple(x.shape[2:])}")
+
+
+def unmet_by(shape_zyx: Sequence[int], depth: int = DEPTH) -> str | None:
+    """Return what a patch shape must have for a network of `depth` levels, or None where it has it."""
+    multiple = 2 ** (depth - 1)
+    if any(size % multiple for size in shape_zyx):
+        return f"sizes that {multiple} divides"
+    if all(size == multiple for size in shape_zyx):
+        return f"one size >= {2 * multiple}, since instance norm needs two voxels on the lowest level"
+    return None
 
 
 def to_channels_last(network: UNet3D) -> UNet3D:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from importlib import metadata
 from pathlib import Path
 
 from algorithm.bundle import DESCRIPTION, WEIGHTS, read_bundle
@@ -43,12 +44,13 @@ def predict(source: Path, model: Path, out: Path, *, segmenter: Segmenter | None
 
     """
     inputs = find_inputs(source)
+    _refuse_to_overwrite(inputs, out)
     made_by = _identify_model(model)
     record = _read_record(out)
     results, failures = [], []
     for number, image in enumerate(inputs, start=1):
         result = out / _result_name(image)
-        made_from = {"model": made_by, **_identify(image)}
+        made_from = {"version": metadata.version("decathlon-unet"), "model": made_by, **_identify(image)}
         results.append(result)
         if result.is_file() and record.get(result.name) == made_from:
             log.info("%s is there already", result)
@@ -68,6 +70,15 @@ def predict(source: Path, model: Path, out: Path, *, segmenter: Segmenter | None
     if failures:
         raise InputError(f"{len(failures)} of {len(inputs)} scans failed, the first: {failures[0]}")
     return results
+
+
+def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:
+    for image in inputs:
+        result = out / _result_name(image)
+        if result.exists() and result.samefile(image):
+            raise InputError(
+                f"the result for {image} would overwrite the scan itself; choose another --out than {out}"
+            )
 
 
 def _result_name(image: Path) -> str:

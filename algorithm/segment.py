@@ -44,6 +44,7 @@ class Segmenter:
         self.network = bundle.network.to(self.device).eval()
         if self.device.type == "cpu":
             to_channels_last(self.network)
+        torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
         self.patches_at_once = patches_at_once
 
     def segment(self, image: sitk.Image) -> sitk.Image:
@@ -106,7 +107,13 @@ class Segmenter:
             for channel in prepared
         ]
         patches = torch.from_numpy(np.stack(channels, axis=1)).to(self.device)
-        probabilities: NDArray[np.float32] = torch.softmax(self.network(patches), dim=1).cpu().numpy()
+        logits = self.network(patches)
+        if not bool(logits.isfinite().all()):
+            # An argmax over NaN would say "background", which reads as "no tumour".
+            raise InputError(
+                "the network's output is not finite, so its weights are unusable; train the model anew"
+            )
+        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
 
     def _report(self, labels: NDArray[np.uint8], geometry: Geometry, seconds: float) -> None:

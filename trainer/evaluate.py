@@ -182,7 +182,10 @@ def _read_kept(path: Path, identity: dict[str, Any]) -> CaseScores | None:
         return None
     if not isinstance(document, dict) or document.get("identity") != identity:
         return None
-    return CaseScores.from_json(document["scores"])
+    try:
+        return CaseScores.from_json(document["scores"])
+    except (KeyError, TypeError, ValueError):  # of another release, or edited: scored anew
+        return None
 
 
 def _some(names: Sequence[object]) -> str:

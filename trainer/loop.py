@@ -78,6 +78,8 @@ class Trainer:
             to_channels_last(self.network)
         batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
         self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
+        if self.precision == torch.float32:
+            torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
@@ -131,6 +133,11 @@ class Trainer:
             torch.manual_seed(step_seed(self.settings.seed, epoch, step))
             logits = self._forward(images)
             loss = self.loss(logits, target)
+            if not bool(loss.isfinite()):
+                raise InputError(
+                    f"the loss is not finite in epoch {epoch + 1}, batch {step + 1}; nothing of it was kept: "
+                    "lower learning_rate, or set gradient_norm or precision=float32, in another --out"
+                )
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if self.settings.gradient_norm is not None:

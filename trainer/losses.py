@@ -28,8 +28,9 @@ class WeightedCrossEntropy(nn.Module):
 class SoftDice(nn.Module):
     """One minus the mean soft Dice of the foreground classes, summed over the batch.
 
-    Soft Dice is 2 Σ p t / (Σ p + Σ t), as in Isensee et al. 2017; sums run over the whole batch, so that a class
-    absent from one patch does not drive its probability to zero by itself. `smooth` bounds the denominator.
+    Soft Dice is (2 Σ p t + s) / (Σ p + Σ t + s), that of Isensee et al. 2017 but for s = `smooth`, with which a class
+    that is neither there nor predicted scores 1. Sums run over the whole batch, so that a class absent from one
+    patch does not drive its probability to zero by itself.
     """
 
     def __init__(self, smooth: float = 1.0) -> None:

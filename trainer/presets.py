@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -43,8 +42,8 @@ class PreparePreset:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(spacing) and spacing > 0 for spacing in self.spacing_zyx_mm):
-            raise InputError(f"spacing_zyx_mm must be above 0 on every axis, got {self.spacing_zyx_mm}")
+        if not all(0.1 <= spacing <= 100 for spacing in self.spacing_zyx_mm):
+            raise InputError(f"spacing_zyx_mm must be 0.1 to 100 mm on every axis, got {self.spacing_zyx_mm}")
         low, high = self.window_hu
         if not HU_RANGE[0] <= low < high <= HU_RANGE[1]:
             raise InputError(f"window_hu must be LOW < HIGH within {HU_RANGE}, got {self.window_hu}")

@@ -35,7 +35,8 @@ class TrainSettings:
         epochs: passes over the training patches.
         precision: of the convolutions; "auto" takes bfloat16 where it is fast and agrees with float32.
         blend: how the bundle stitches patches.
-        overlap_zyx: least overlap of neighbouring patches at inference, as a share of the patch.
+        overlap_zyx: least overlap of neighbouring patches at inference, as a share of the patch; with half of
+            it, blend "centre" keeps the centre of each patch (section 3.3).
         seed: of weights, dropout and the order of patches.
         checkpoint_minutes: an unfinished epoch is saved this often.
         keep_checkpoints: how many of the newest epochs stay in RUN/checkpoints.
@@ -59,7 +60,7 @@ class TrainSettings:
     epochs: int = 22
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     blend: Literal["centre", "gaussian"] = "centre"
-    overlap_zyx: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    overlap_zyx: tuple[float, float, float] = (0.5, 0.5, 0.5)
     seed: int = 0
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 3
@@ -91,8 +92,8 @@ class TrainSettings:
         ranges: dict[str, tuple[bool, str]] = {
             "base_filters": (self.base_filters >= 1, ">= 1"),
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
-            "learning_rate": (self.learning_rate > 0, "> 0"),
-            "weight_decay": (self.weight_decay >= 0, ">= 0"),
+            "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
+            "weight_decay": (0 <= self.weight_decay <= 1, "in [0, 1]"),
             "decay": (0 < self.decay <= 1, "in (0, 1]"),
             "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
             "gradient_norm": (self.gradient_norm is None or self.gradient_norm > 0, "> 0 or null"),
@@ -101,9 +102,10 @@ class TrainSettings:
             "overlap_zyx": (all(0 <= share < 1 for share in self.overlap_zyx), "shares in [0, 1)"),
             "class_weights": (
                 isinstance(self.class_weights, str)
-                or (min(self.class_weights) >= 0 and sum(self.class_weights) > 0),
-                "non-negative and not all zero",
+                or (min(self.class_weights) >= 0 and 0 < sum(self.class_weights) < math.inf),
+                "non-negative, finite and not all zero",
             ),
+            "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
             "checkpoint_minutes": (self.checkpoint_minutes > 0, "> 0"),
             "keep_checkpoints": (self.keep_checkpoints >= 1, ">= 1"),
         }

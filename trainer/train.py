@@ -10,6 +10,7 @@ import torch
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.network import unmet_by
 from algorithm.segment import default_device
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
@@ -37,13 +38,20 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
-    _claim_run(run, settings, train_file.meta.digest)
+    shape = train_file.meta.patch_shape_zyx
+    if required := unmet_by(shape):
+        raise InputError(
+            f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
+        )
+    claim = _claim(run, settings, train_file.meta.digest)
     trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
     resumed = trainer.resume()
     if must_resume and not resumed:
         raise InputError(
             f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
         )
+    with replacing(run / "settings.json") as temporary:
+        temporary.write_text(claim)
     trainer.fit()
 
 
@@ -67,14 +75,13 @@ def choose_device(name: str | None) -> torch.device:
     return device
 
 
-def _claim_run(run: Path, settings: TrainSettings, patches_digest: str) -> None:
-    """Write RUN/settings.json, or compare with the one that is there."""
+def _claim(run: Path, settings: TrainSettings, patches_digest: str) -> str:
+    """Return the content of RUN/settings.json; refuse a run that was begun with another one."""
     file = run / "settings.json"
-    wanted = json.loads(json.dumps({"patches_digest": patches_digest, **settings.as_dict()}))
+    claim = json.dumps({"patches_digest": patches_digest, **settings.as_dict()}, indent=2) + "\n"
     if not file.is_file():
-        with replacing(file) as temporary:
-            temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        return
+        return claim
+    wanted = json.loads(claim)
     try:
         found = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError):
@@ -86,3 +93,4 @@ def _claim_run(run: Path, settings: TrainSettings, patches_digest: str) -> None:
             f"{run} holds a training with other settings ({name} {found.get(name)!r} there, {wanted.get(name)!r} now"
             f"{', and more' if len(different) > 1 else ''}); choose another --out or repeat its settings"
         )
+    return claim

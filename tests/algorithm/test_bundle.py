@@ -65,7 +65,11 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
         ({"std": [0]}, "'std' must be a positive number for each channel"),
         ({"mean": [0, 0]}, "'mean' must be a number for each channel"),
         ({"labels": ["background", "pancreas"]}, "1 channels and 3 classes, but 1 channels and 2 labels"),
-        ({"patch_shape_zyx": [16, 32, 33]}, "'patch_shape_zyx' must be multiples of 4"),
+        ({"patch_shape_zyx": [16, 32, 33]}, "'patch_shape_zyx' must have sizes that 4 divides"),
+        (
+            {"patch_shape_zyx": [4, 4, 4], "stitching": {"blend": "centre", "overlap_zyx": [0, 0, 0]}},
+            "'patch_shape_zyx' must have one size >= 8",
+        ),
         ({"orientation": "RAS"}, "'orientation' must be 'LPS'"),
         ({"format_version": 2}, "format version 2, this software reads 1"),
         ({"format_version": True}, "'format_version' must be"),

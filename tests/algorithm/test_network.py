@@ -43,12 +43,12 @@ def test_logits_have_the_shape_of_the_image(shape: tuple[int, int, int]) -> None
 
 @pytest.mark.parametrize("shape", [(16, 16, 24), (16, 33, 32), (8, 32, 32)])
 def test_sizes_that_do_not_halve_four_times_are_refused(shape: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="sizes that 16 divides"):
+    with pytest.raises(ValueError, match="must have sizes that 16 divides, got"):
         network()(torch.zeros(1, 1, *shape))
 
 
 def test_a_bottleneck_of_one_voxel_is_refused() -> None:
-    with pytest.raises(ValueError, match="one spatial size must be >= 32"):
+    with pytest.raises(ValueError, match="one size >= 32"):
         network()(torch.zeros(1, 1, 16, 16, 16))
 
 

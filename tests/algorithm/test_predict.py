@@ -101,3 +101,14 @@ def test_a_sheared_series_is_refused(model: Path, tmp_path: Path, real_data: Pat
     with pytest.raises(InputError, match=r"16\.5"):
         predict(slices, model, tmp_path / "out")
     assert not list((tmp_path / "out").glob("[!.]*"))
+
+
+def test_a_scan_is_never_overwritten_by_its_result(model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "scans" / "a.mha")
+    before = scan.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path / "scans")
+    for source, out in ((scan, scan.parent), (scan.parent, scan.parent), (scan, tmp_path / "link")):
+        with pytest.raises(InputError, match="would overwrite the scan itself; choose another --out"):
+            predict(source, model, out)
+    assert scan.read_bytes() == before
+    assert [path.name for path in scan.parent.iterdir()] == ["a.mha"]

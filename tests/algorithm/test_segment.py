@@ -203,3 +203,11 @@ def test_a_real_scan_in_six_orientations_gives_the_same_labels(real_data: Path) 
     for axes in ORIENTATIONS:
         result = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(image, axes)), "LPS")
         np.testing.assert_array_equal(sitk.GetArrayFromImage(result), expected, err_msg=axes)
+
+
+def test_an_output_that_is_not_finite_is_no_empty_pancreas() -> None:
+    bundle = random_bundle()
+    with torch.no_grad():
+        bundle.network.head.weight.fill_(3e38)
+    with pytest.raises(InputError, match="network's output is not finite"):
+        Segmenter(bundle).segment(scan())

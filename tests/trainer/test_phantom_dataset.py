@@ -138,10 +138,17 @@ def test_the_summary_holds_a_row_a_quantity(made: tuple[Path, list[Measured]]) -
     assert float(row[24:].split()[2]) == pytest.approx(median, rel=0.01)
 
 
-def test_a_volume_is_repeatable_unlike_its_neighbour_and_no_threshold_finds_the_gland() -> None:
+def test_a_volume_is_repeatable_and_unlike_its_neighbour() -> None:
     state = np.random.get_state()[1].tolist()  # noqa: NPY002  the global state must stay as it is
-    volume = make_volume(0, 3, "small")
+    first, again, neighbour = (make_volume(0, number, "small") for number in (3, 3, 4))
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
+    np.testing.assert_array_equal(first.image, again.image)
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert first.image.shape != neighbour.image.shape or (first.image != neighbour.image).mean() > 0.5
+
+
+def test_no_threshold_finds_the_gland() -> None:
+    volume = make_volume(0, 3, "small")
     assert volume.image.min() in (-3024, -1024)
     assert volume.image.max() <= 3071
     for value, ceiling in ((1, 0.3), (2, 0.15)):

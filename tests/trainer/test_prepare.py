@@ -33,14 +33,14 @@ from .conftest import MakeTask, write_nifti
 PRESET = PreparePreset(
     spacing_zyx_mm=(2.5, 0.8, 0.8),
     window_hu=(-100, 200),
-    patch_shape_zyx=(8, 16, 16),
+    patch_shape_zyx=(16, 16, 32),
     train_patches=60,
     val_patches=20,
     quotas={"1": 0.6, "cancer": 0.5},
     seed=4,
 )
-SHAPES = [(14, 48, 40), (5, 60, 50), (20, 40, 64), (10, 40, 40)]  # the second is thinner than a patch
-PATCH_BYTES = 3 * 8 * 16 * 16
+SHAPES = [(24, 60, 72), (11, 48, 64), (40, 64, 88), (20, 44, 60)]  # the second is thinner than a patch
+PATCH_BYTES = 3 * 16 * 16 * 32
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +84,7 @@ def test_patches_are_cut_from_the_volumes_and_padded_with_edges(make_task: MakeT
                 volume = tmp_path / "work" / "volumes" / cases[case]
                 box = tuple(
                     slice(low + margin, low + margin + size)
-                    for low, size in zip(start, (8, 16, 16), strict=True)
+                    for low, size in zip(start, (16, 16, 32), strict=True)
                 )
                 wide = np.pad(np.load(volume / "image.npy")[0], margin, mode="edge")
                 np.testing.assert_array_equal(image[0], wide[box])
@@ -220,16 +220,16 @@ def test_quotas_by_name_and_value_and_without_share() -> None:
 
 
 def test_images_outside_the_window_are_refused(make_task: MakeTask, tmp_path: Path) -> None:
-    folder = make_task([(8, 16, 16)] * 2)
+    folder = make_task([(16, 16, 32)] * 2)
     for path in (folder / "imagesTr").iterdir():
-        write_nifti(path, np.full((8, 16, 16), -1024, np.int16))
+        write_nifti(path, np.full((16, 16, 32), -1024, np.int16))
     with pytest.raises(InputError, match=r"all of one value, -100: window_hu \(-100, 200\) lies outside"):
         prepared(folder, tmp_path / "work")
     assert not (tmp_path / "work" / "train.h5").exists()
 
 
 ARGUMENTS = [
-    "--patch-shape-zyx", "8", "16", "16", "--train-patches", "60", "--val-patches", "20",
+    "--patch-shape-zyx", "16", "16", "32", "--train-patches", "60", "--val-patches", "20",
     "--quota", "1=0.6", "--quota", "cancer=0.5", "--seed", "4", "--threads", "2",
 ]  # fmt: skip
 

@@ -21,6 +21,7 @@ from tests.trainer.conftest import MakeTask
 from trainer.cli import main
 from trainer.history import EpochScores, History
 from trainer.loop import class_weights, step_seed
+from trainer.losses import WeightedCrossEntropy
 from trainer.patches import PatchFile
 from trainer.precision import choose_precision
 from trainer.presets import read_preset
@@ -71,7 +72,7 @@ def test_a_training_leaves_a_bundle_that_segments(work: Path, tmp_path: Path) ->
     meta = PatchFile(work / "train.h5").meta
     assert bundle.description.mean == meta.mean
     assert bundle.description.labels == ("background", "pancreas", "cancer")
-    assert bundle.description.stitching.overlap_zyx == (4, 4, 8)
+    assert bundle.description.stitching.overlap_zyx == (8, 8, 16)
     assert bundle.description.provenance["settings"]["class_weights"] == [1.0, 10.0, 50.0]
     assert Segmenter(bundle).description.patch_shape_zyx == (16, 16, 32)
 
@@ -140,6 +141,18 @@ def test_wrong_arguments_are_one_sentence(
 ) -> None:
     assert main(["train", str(work), "--out", str(tmp_path / "run"), *extra]) == 1
     assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "run").exists(), "a refused command must not claim the folder"
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_in_one_sentence(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WeightedCrossEntropy, "forward", lambda _, logits, __: logits.sum() * float("nan"))
+    run = tmp_path / "run"
+    assert main(arguments(work, run)) == 1
+    assert "the loss is not finite in epoch 1, batch 1" in capsys.readouterr().err.splitlines()[-1]
+    assert not (run / "checkpoints").exists()
+    assert not (run / "bundle").exists()
 
 
 def test_a_missing_work_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,3 +244,31 @@ def test_the_random_state_of_numpy_is_left_alone(work: Path, tmp_path: Path) -> 
     before = np.random.get_state()[1].tolist()  # noqa: NPY002
     assert main(arguments(work, tmp_path / "run", epochs=1)) == 0
     assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_patches_that_the_network_cannot_take_are_refused_before_the_work(
+    make_task: MakeTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = make_task([(20, 40, 44), (18, 44, 40)])
+    for shape, required in (("30 32 32", "sizes that 16 divides"), ("16 16 16", "one size >= 32")):
+        arguments = [
+            "prepare",
+            str(task),
+            "--out",
+            str(tmp_path / "work"),
+            "--patch-shape-zyx",
+            *shape.split(),
+        ]
+        assert main(arguments) == 1
+        assert required in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_output_that_is_a_file_is_one_sentence(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(arguments(work, tmp_path / "file")) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    assert "file" in error.splitlines()[-1]

@@ -50,6 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         log.debug("import", exc_info=True)
         return _failed(asked, f"{error.name} is not installed; pip install 'decathlon-unet[trainer]'")
+    except OSError as error:
+        log.debug("system", exc_info=True)
+        file = f"{error.filename}: " if error.filename else ""
+        return _failed(
+            asked, f"{file}{(error.strerror or str(error)).lower()}; choose another place or free this one"
+        )
     except MemoryError:
         log.exception("out of memory")
         return _failed(asked, "out of memory")
@@ -86,6 +92,14 @@ def _parse(
         options = [option for action in verb._actions for option in action.option_strings]
         verb.error(f"there is no argument {unknown[0]!r}{_nearest(unknown[0].partition('=')[0], options)}")
     return module.run, parsed
+
+
+def positive(text: str) -> int:
+    """Parse an option that counts something: a whole number from 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ Every finished case is kept in OUT/cases: the same command continues after an in
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Score, write, and print the summary."""
-    if not args.nsd_tolerance_mm > 0:
+    if not 0 < args.nsd_tolerance_mm < math.inf:
         raise InputError(f"--nsd-tolerance-mm must be above 0, got {args.nsd_tolerance_mm:g}")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads must be at least 1, got {args.threads}")

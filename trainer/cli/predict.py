@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from trainer.cli import positive
+
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
 
 
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--patches-at-once",
-        type=int,
+        type=positive,
         default=1,
         help="patches a forward pass (default: 1, which needs the least memory)",
     )

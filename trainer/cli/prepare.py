@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.errors import InputError
+from algorithm.network import unmet_by
 from trainer.dataset import Dataset
 from trainer.patchfile import PatchMeta
 from trainer.prepare import prepare
@@ -82,6 +83,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         split = first_share(names, overfit=args.overfit)
     settings = _changed(preset, args, dataset.labels)
+    if required := unmet_by(settings.patch_shape_zyx):
+        raise InputError(f"the network needs patches with {required}, got {settings.patch_shape_zyx}")
     training, validation = prepare(dataset, args.out, settings, split, threads=args.threads)
     for meta in (training, validation):
         sys.stdout.write(_summary(meta) + "\n")

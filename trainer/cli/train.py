@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from trainer.cli import positive
+
 EXAMPLE = "decathlon train WORK --preset paper --out RUN"
 
 
@@ -30,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change single settings of the preset, e.g. epochs=30 class_weights=[1,10]",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
-    parser.add_argument("--threads", type=int, help="CPU threads of the network (default: one for each core)")
+    parser.add_argument(
+        "--threads", type=positive, help="CPU threads of the network (default: one for each core)"
+    )
     parser.add_argument(
         "--resume", action="store_true", help="fail where there is no earlier training to continue"
     )

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,10 @@ def claim(folder: Path, settings: Settings) -> None:
     wanted = settings.fingerprint()
     path = folder / SETTINGS_FILE
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is damaged ({error}): delete {folder} and make it again.") from None
         if found != wanted:
             other = ", ".join(f"{key} {found.get(key)}" for key in wanted if found.get(key) != wanted[key])
             asked = ", ".join(f"{key} {wanted[key]}" for key in wanted if found.get(key) != wanted[key])
@@ -249,8 +252,3 @@ def summary(measured: list[Measured]) -> str:
 def row(numbers: list[float]) -> str:
     """Return numbers in columns."""
     return "".join(f"{number:<8.3g}" for number in numbers)
-
-
-def as_json(measured: list[Measured]) -> list[dict[str, object]]:
-    """Return the measurements as plain values."""
-    return [asdict(case) for case in measured]
