@@ -148,9 +148,9 @@ def paint_table(canvas: Canvas, back_mm: float) -> None:
     if float(depth.max()) < -5.0:
         return
     couch = np.full((rows, columns), -1000.0, np.float32)
-    couch += np.clip(1.0 - np.abs(depth) / 1.6, 0, 1) * 820.0
+    couch += np.clip(1.0 - np.abs(depth) / 1.8, 0, 1) * 1150.0
     couch += ((depth > 1.0) & (depth < 24.0)) * np.float32(70.0)
-    couch += np.clip(1.0 - np.abs(depth - 24.0) / 1.8, 0, 1) * 860.0
+    couch += np.clip(1.0 - np.abs(depth - 24.0) / 2.0, 0, 1) * 1100.0
     couch[np.broadcast_to(np.abs(x) > 235.0, couch.shape)] = -1000.0
     np.maximum(canvas.hu, couch.astype(np.float32), out=canvas.hu)
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "Task07_Pancreas"
 SETTINGS_FILE = "phantom.json"
-VERSION = 2  # raise it whenever the same seed gives other bytes
+VERSION = 3  # raise it whenever the same seed gives other bytes
 LABELS = {"0": "background", "1": "pancreas", "2": "cancer"}
 DESCRIPTION = (
     "Synthetic abdominal CT of nobody, made by decathlon phantom with the sizes of Task07. "

@@ -22,18 +22,18 @@ TYPICAL_ML = 88.0  # gland and tumour of the centreline below with its own radii
 # x, y, z, radius in mm: head, neck over the mesenteric vein, body over the spine, tail at the splenic hilum.
 CENTRELINE = np.array(
     [
-        [-31, -51, -44, 8.0],
-        [-32, -53, -27, 13.0],
-        [-27, -58, -10, 13.5],
-        [-11, -66, -1, 9.5],
-        [8, -68, 7, 10.0],
-        [28, -60, 13, 11.0],
-        [48, -44, 18, 11.5],
-        [66, -26, 22, 11.0],
-        [80, -14, 27, 8.5],
+        [-31, -51, -36, 8.0],
+        [-32, -53, -22, 13.0],
+        [-27, -57, -8, 13.5],
+        [-11, -65, -1, 9.5],
+        [8, -67, 6, 10.0],
+        [28, -59, 10, 11.0],
+        [48, -44, 14, 11.5],
+        [66, -27, 18, 11.0],
+        [80, -15, 22, 8.5],
     ]
 )
-UNCINATE = np.array([[-30, -47, -36, 8.5], [-18, -45, -38, 7.5], [-8, -46, -36, 5.0]])
+UNCINATE = np.array([[-30, -47, -30, 8.5], [-18, -45, -32, 7.5], [-8, -46, -30, 5.0]])
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
     centreline = CENTRELINE.copy()
     wander = rng.normal(0, 1, (len(centreline), 3)) * np.array([3.0, 2.5, 3.0])
     centreline[:, :3] += wander
-    centreline[5:, 2] += float(rng.normal(0, 7)) * np.linspace(0.25, 1, 4)  # the tail rises or hangs
+    centreline[5:, 2] += float(rng.normal(0, 6)) * np.linspace(0.25, 1, 4)  # the tail rises or hangs
     centreline[:, 3] *= bulk**0.36 * np.exp(0.12 * rng.normal(size=len(centreline)))
     middle = centreline[3, :3].copy()
     centreline[:, :3] = middle + (centreline[:, :3] - middle) * np.clip(bulk, 0.5, 2) ** 0.13

@@ -69,7 +69,7 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         ),
     ]
     right = Ellipsoid.at(
-        near(rng, (-76 * wide, -24, 30), 4), (58 * wide, 80, 74 + 5 * float(rng.normal())), (0, 0, -8), 18.0
+        near(rng, (-78 * wide, -36, 32), 4), (56 * wide, 70, 74 + 5 * float(rng.normal())), (0, 0, -8), 18.0
     )
     left = Ellipsoid.at(
         near(rng, (-22, -80, 48), 6), (66 + 9 * float(rng.normal()), 34, 34), (0, 10, 8), 18.0
@@ -100,8 +100,8 @@ def build_soft_organs(seed: int, case: int, torso: Torso, palette: Palette) -> l
         inner = Tube(gallbladder.path, gallbladder.radii - 1.8)
         organs.append(Organ("gallbladder", inner, Solid(palette.bile, 2.0)))
     for side in (-1.0, 1.0):
-        centre: Triple = (-67.0, 19.0, -24.0) if side < 0 else (68.0, 16.0, -12.0)
-        radii: Triple = (35.0, 31.0, 65.0) if side < 0 else (39.0, 36.0, 74.0)
+        centre: Triple = (-64.0, 24.0, -24.0) if side < 0 else (68.0, 16.0, -12.0)
+        radii: Triple = (33.0, 31.0, 63.0) if side < 0 else (39.0, 36.0, 74.0)
         around = Ellipsoid.at((centre[0] * wide, centre[1], centre[2]), radii, (0, side * -9, 0))
         organs.append(
             Organ("perirenal fat", Within(around, torso, 2.0), Solid(palette.fat, 5.0, soft_mm=3.0))
