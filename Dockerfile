@@ -16,6 +16,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 
+# A stage of its own, so that only an edit of the requirements installs them again.
+FROM python AS requirements
+COPY pyproject.toml /
+RUN mkdir /requirements \
+    && python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['algorithm'], sep='\n')" > /all.txt \
+    && grep -v '^evalutils' /all.txt > /requirements/common.txt \
+    && grep '^evalutils' /all.txt > /requirements/evalutils.txt
+
 FROM pip AS dependencies
 ARG TORCH=cpu
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
@@ -28,15 +37,11 @@ RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
         *) echo "TORCH must be cpu or cuda, got '$TORCH'" >&2; exit 1 ;; \
     esac \
     && /opt/pip/bin/pip --python /opt/venv install --no-deps "$@"
-# evalutils also declares the packages of its project generator (cookiecutter, pip-tools); the last line but
-# one names those that its SegmentationAlgorithm imports.
-COPY pyproject.toml ./
-RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-        print(*project['dependencies'], *project['optional-dependencies']['algorithm'], sep='\n')" > all.txt \
-    && grep -v '^evalutils' all.txt > requirements.txt \
-    && /opt/pip/bin/pip --python /opt/venv install -c constraints.txt -r requirements.txt \
-        imageio pandas scikit-learn scipy \
-    && /opt/pip/bin/pip --python /opt/venv install --no-deps "$(grep '^evalutils' all.txt)"
+# evalutils also declares the packages of its project generator (cookiecutter, pip-tools); named here are those
+# that its SegmentationAlgorithm imports.
+COPY --from=requirements /requirements ./
+RUN /opt/pip/bin/pip --python /opt/venv install -c constraints.txt -r common.txt imageio pandas scikit-learn scipy \
+    && /opt/pip/bin/pip --python /opt/venv install --no-deps -r evalutils.txt
 
 FROM pip AS wheel
 RUN apt-get update \

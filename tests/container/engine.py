@@ -204,7 +204,7 @@ class _PeakMemory:
 
     def _watch(self) -> None:
         process = 0
-        while not self._stop.wait(0.1):
+        while not self._stop.wait(0.2):
             process = process or self._first_process()
             status = Path(f"/proc/{process}/status")
             lines = status.read_text().splitlines() if process and status.exists() else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from algorithm.geometry import Geometry
-from tests.container.engine import Engine, Finished
+from tests.container.engine import REPOSITORY, Engine, Finished, timed
 from tests.container.jobs import InImage, Job, OnHost, Runner, voxels
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2000)]
@@ -83,6 +84,20 @@ def test_weights_inside_the_image_give_the_same_voxels(
     finished_well(OnHost().run(reference))
     finished_well(InImage(engine, bundled_image).run(job))
     assert_same_label_maps(job, reference, image)
+
+
+def test_script_for_users_gives_the_same_voxels(
+    engine: Engine | None, image: str, bundle: Path, real_data: Path, new_job: NewJob
+) -> None:
+    assert engine is not None
+    scan = sitk.ReadImage(str(real_data / SCANS[1]))
+    job, reference = new_job(), new_job(bundle)
+    for each in (job, reference):
+        each.add(scan, LAYOUTS[0])
+    finished_well(OnHost().run(reference))
+    script = [str(REPOSITORY / "tools" / "test-run.sh"), str(job.input), str(job.output), str(bundle)]
+    finished_well(timed(script, environment=os.environ | {"ENGINE": engine.name, "IMAGE": image}))
+    assert_same_label_maps(job, reference, scan)
 
 
 def assert_refused(done: Finished, job: Job, message: str) -> None:
