@@ -6,6 +6,7 @@ A bundle is a folder, or a tarball of one. Pickles are refused: a file that can 
 from __future__ import annotations
 
 import json
+import math
 import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from algorithm.errors import InputError
@@ -23,6 +25,8 @@ FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 LARGEST_BYTES = 4 << 30
+LARGEST_PATCH = 1 << 25  # eight of 160 x 160 x 160
+LARGEST_HU = 1e6
 Blend = Literal["centre", "gaussian"]
 
 
@@ -98,9 +102,13 @@ def read_bundle(path: Path) -> Bundle:
     read = _tarball_reader(path) if path.is_file() else _folder_reader(path)
     description = _parse_description(read(DESCRIPTION), path)
     try:
-        network = UNet3D(**description.network)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path / DESCRIPTION}: 'network' does not describe a U-Net: {error}") from None
+        # Nothing is allocated before the weights are known to fit: a description may claim any size.
+        with torch.device("meta"):
+            network = UNet3D(**description.network)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path / DESCRIPTION}: 'network' does not describe a U-Net: {str(error).splitlines()[0]}"
+        ) from None
     _check_against_network(description, network, path)
     _load_weights(network, read(WEIGHTS), path)
     return Bundle(network.eval(), description)
@@ -206,7 +214,7 @@ def _parse_description(content: bytes, path: Path) -> Description:
     file = path / DESCRIPTION
     try:
         fields = _Fields(json.loads(content), file)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not valid JSON: {error}") from None
     version = fields.get("format_version", int, "the version of the format")
     if version != FORMAT_VERSION:
@@ -240,18 +248,24 @@ def _check_values(description: Description, fields: _Fields) -> None:
     requirements = {
         "orientation": (description.orientation == "LPS", "'LPS'"),
         "spacing_zyx_mm": (
-            all(0 < size < 1000 for size in description.spacing_zyx_mm),
-            "three positive numbers in mm",
+            all(0.1 <= size <= 100 for size in description.spacing_zyx_mm),
+            "three numbers from 0.1 to 100 mm",
         ),
-        "window_hu": (low < high, "two rising numbers in HU"),
-        "mean": (len(description.mean) == len(description.channels), "a number for each channel"),
+        "window_hu": (-LARGEST_HU <= low < high <= LARGEST_HU, "two rising numbers in HU"),
+        "mean": (
+            len(description.mean) == len(description.channels)
+            and all(abs(mean) <= LARGEST_HU for mean in description.mean),
+            "a number for each channel",
+        ),
         "std": (
-            len(description.std) == len(description.channels) and all(std > 0 for std in description.std),
+            len(description.std) == len(description.channels)
+            and all(1e-6 <= std <= LARGEST_HU for std in description.std),
             "a positive number for each channel",
         ),
         "patch_shape_zyx": (
-            all(0 < size <= 1024 for size in description.patch_shape_zyx),
-            "three sizes from 1 to 1024",
+            all(0 < size <= 1024 for size in description.patch_shape_zyx)
+            and math.prod(description.patch_shape_zyx) <= LARGEST_PATCH,
+            f"three sizes from 1 to 1024, together at most {LARGEST_PATCH} voxels",
         ),
         "stitching": (
             description.stitching.blend in ("centre", "gaussian")
@@ -308,4 +322,4 @@ def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:
             raise InputError(
                 f"{file}: tensor '{name}' holds values that are not finite numbers; train the model anew"
             )
-    network.load_state_dict({name: weights[name].float() for name in expected}, strict=False)
+    network.load_state_dict({name: weights[name].float() for name in expected}, strict=False, assign=True)

@@ -104,6 +104,6 @@ def _identify_model(model: Path) -> str:
 def _read_record(out: Path) -> dict[str, dict[str, str | int]]:
     try:
         record = json.loads((out / RECORD).read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -196,6 +196,11 @@ def _training_case(folder: Path, file: Path, entry: object) -> Case:
             f"but one is {json.dumps(entry, ensure_ascii=False)[:80]} in {file}"
         )
     image = _inside(folder, file, entry["image"])
+    if case_name(image).strip(".") == "" or not case_name(image).isprintable():
+        # Work on a case lies in a folder of its name.
+        raise InputError(
+            f'a case needs a printable name beside its suffix, but one is "{image.name}" in {file}'
+        )
     return Case(name=case_name(image), image=image, label=_inside(folder, file, entry["label"]))
 
 

@@ -47,8 +47,8 @@ class PreparePreset:
         low, high = self.window_hu
         if not HU_RANGE[0] <= low < high <= HU_RANGE[1]:
             raise InputError(f"window_hu must be LOW < HIGH within {HU_RANGE}, got {self.window_hu}")
-        if min(self.patch_shape_zyx) < 1:
-            raise InputError(f"patch_shape_zyx must be at least 1 on every axis, got {self.patch_shape_zyx}")
+        if min(self.patch_shape_zyx) < 1 or max(self.patch_shape_zyx) > 1024:
+            raise InputError(f"patch_shape_zyx must be 1 to 1024 on every axis, got {self.patch_shape_zyx}")
         for name in ("train_patches", "val_patches"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

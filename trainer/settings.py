@@ -90,15 +90,15 @@ class TrainSettings:
     def check(self, source: str) -> None:
         """Raise InputError where a value is out of range."""
         ranges: dict[str, tuple[bool, str]] = {
-            "base_filters": (self.base_filters >= 1, ">= 1"),
+            "base_filters": (1 <= self.base_filters <= 512, "from 1 to 512"),
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
             "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
             "weight_decay": (0 <= self.weight_decay <= 1, "in [0, 1]"),
             "decay": (0 < self.decay <= 1, "in (0, 1]"),
             "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
-            "gradient_norm": (self.gradient_norm is None or self.gradient_norm > 0, "> 0 or null"),
-            "batch_size": (self.batch_size >= 1, ">= 1"),
-            "epochs": (self.epochs >= 1, ">= 1"),
+            "gradient_norm": (self.gradient_norm is None or 0 < self.gradient_norm < math.inf, "> 0 or null"),
+            "batch_size": (1 <= self.batch_size <= 4096, "from 1 to 4096"),
+            "epochs": (1 <= self.epochs <= 10**6, "from 1 to 10^6"),
             "overlap_zyx": (all(0 <= share < 1 for share in self.overlap_zyx), "shares in [0, 1)"),
             "class_weights": (
                 isinstance(self.class_weights, str)
@@ -106,7 +106,7 @@ class TrainSettings:
                 "non-negative, finite and not all zero",
             ),
             "seed": (0 <= self.seed < 2**63, "from 0 to 2^63 - 1"),
-            "checkpoint_minutes": (self.checkpoint_minutes > 0, "> 0"),
+            "checkpoint_minutes": (0 < self.checkpoint_minutes < math.inf, "> 0"),
             "keep_checkpoints": (self.keep_checkpoints >= 1, ">= 1"),
         }
         for name, (right, what) in ranges.items():

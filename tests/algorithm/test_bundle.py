@@ -60,7 +60,16 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     ("change", "message"),
     [
         ({"spacing_zyx_mm": [1, 2]}, "'spacing_zyx_mm' must be three numbers in mm"),
-        ({"spacing_zyx_mm": [1, 2, 0]}, "'spacing_zyx_mm' must be three positive numbers in mm"),
+        ({"spacing_zyx_mm": [1, 2, 0]}, "'spacing_zyx_mm' must be three numbers from 0.1 to 100 mm"),
+        ({"mean": [1e300]}, "'mean' must be a number for each channel"),
+        ({"std": [1e-320]}, "'std' must be a positive number for each channel"),
+        ({"window_hu": [-1e300, 1e300]}, "'window_hu' must be two rising numbers"),
+        ({"patch_shape_zyx": [1024, 1024, 1024]}, "together at most 33554432 voxels"),
+        ({"network": {**random_bundle().description.network, "base_filters": 1_000_000}}, "has shape"),
+        (
+            {"network": {**random_bundle().description.network, "num_classes": 10**30}},
+            "does not describe a U-Net",
+        ),
         ({"window_hu": [200, -100]}, "'window_hu' must be two rising numbers"),
         ({"std": [0]}, "'std' must be a positive number for each channel"),
         ({"mean": [0, 0]}, "'mean' must be a number for each channel"),

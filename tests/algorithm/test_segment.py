@@ -195,16 +195,6 @@ def test_real_scans_keep_their_grids(real_data: Path) -> None:
         assert hounsfield(image).shape == sitk.GetArrayFromImage(result).shape
 
 
-def test_a_real_scan_in_six_orientations_gives_the_same_labels(real_data: Path) -> None:
-    segmenter = Segmenter(random_bundle())
-    image = sitk.DICOMOrient(read_image(real_data / "abdomen_crlm_1004/tiny_ct.nii.gz"), "LPS")
-    expected = sitk.GetArrayFromImage(segmenter.segment(image))
-    assert set(np.unique(expected)) == {0, 1, 2}
-    for axes in ORIENTATIONS:
-        result = sitk.DICOMOrient(segmenter.segment(sitk.DICOMOrient(image, axes)), "LPS")
-        np.testing.assert_array_equal(sitk.GetArrayFromImage(result), expected, err_msg=axes)
-
-
 def test_an_output_that_is_not_finite_is_no_empty_pancreas() -> None:
     bundle = random_bundle()
     with torch.no_grad():

@@ -192,3 +192,15 @@ def test_a_folder_without_a_description_gets_help(tmp_path: Path) -> None:
     (other / "dataset.json").write_text("{}")
     with pytest.raises(InputError, match=r"holds 2 tasks \(Task07_Pancreas, Task09_Spleen\)"):
         Dataset.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["..nii.gz", "...nii.gz", ".nii.gz", "a\nb.nii.gz"])
+def test_a_case_needs_a_name_that_can_be_a_folder(tmp_path: Path, name: str) -> None:
+    task = make(tmp_path)
+    document = json.loads((task / "dataset.json").read_text())
+    for folder in ("imagesTr", "labelsTr"):
+        (task / folder / name).write_bytes(b"")
+    document["training"].append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    (task / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="a case needs a printable name"):
+        Dataset.read(task)

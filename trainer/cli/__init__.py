@@ -59,6 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         log.exception("out of memory")
         return _failed(asked, "out of memory")
+    except RecursionError:
+        log.debug("recursion", exc_info=True)
+        return _failed(asked, "a file nests its values too deeply to be read")
     except Exception as error:
         log.exception("unexpected failure")
         return _failed(asked, f"unexpected {type(error).__name__}: {error}")
