@@ -6,8 +6,10 @@ A bundle is a folder, or a tarball of one. Pickles are refused: a file that can 
 from __future__ import annotations
 
 import json
+import lzma
 import math
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,6 +90,7 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     with replacing(folder) as temporary:
         temporary.mkdir()
         safetensors.torch.save_file(weights, temporary / WEIGHTS)
+        (temporary / WEIGHTS).chmod(0o644)  # a container reads it as another user
         text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
         (temporary / DESCRIPTION).write_text(text + "\n")
 
@@ -152,15 +155,20 @@ def _tarball_reader(path: Path) -> Callable[[str], bytes]:
         )
 
     def read(name: str) -> bytes:
+        content = None
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
-                    if Path(member.name).name == name and member.isfile():
-                        stream = archive.extractfile(member)
-                        if stream is not None:
-                            return _bounded(member.size, path / name, stream.read)
-        except (tarfile.TarError, EOFError, OSError) as error:
+                    stream = archive.extractfile(member) if Path(member.name).name == name else None
+                    if stream is not None:
+                        content = _bounded(member.size, path / name, stream.read)
+                # The checksum of a compressed tarball is at its very end.
+                while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                    pass
+        except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise InputError(f"{path} is not a readable tarball of a model bundle: {error}") from None
+        if content is not None:
+            return content
         raise InputError(f"{path} holds no {name}: make the tarball of RUN/bundle with both of its files")
 
     return read

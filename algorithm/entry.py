@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 import os
@@ -73,7 +74,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             self._publish(result["outputs"][0]["filename"])
             return result
         except InputError as error:
-            message = str(error)
+            message = " ".join(str(error).split())
         except Exception as error:
             log.exception("%s failed", case["path"])
             message = f"{case['path']}: unexpected {type(error).__name__}: {' '.join(str(error).split())}"
@@ -96,7 +97,9 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         _, geometry = read_labels(written)
         if difference := same_grid(self.geometry, geometry):
             raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
-        for file in self._output_path.iterdir():  # an .mhd has its voxels in a second file
+        for file in self._output_path.glob(
+            f"{glob.escape(written.stem)}.*"
+        ):  # an .mhd has its voxels in a second file
             file.replace(self.final_folder / file.name)
 
 
@@ -112,7 +115,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     try:
         failures = _run(environment)
     except InputError as error:
-        failures = [str(error)]
+        failures = [" ".join(str(error).split())]
         _record_failure(environment, failures)
     except Exception as error:
         log.exception("the job failed")
@@ -133,6 +136,7 @@ def _run(environment: Mapping[str, str]) -> list[str]:
     job = find_job(environment)
     segmenter = Segmenter(read_bundle(job.model))
     job.output_folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(job.output_folder / ".partial", ignore_errors=True)  # of a job that was killed
     algorithm = UNetSegmentation(segmenter, job, Path(environment.get("DECATHLON_INPUT", "/input")))
     try:
         algorithm.process()

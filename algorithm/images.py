@@ -100,6 +100,7 @@ def read_image(path: Path) -> sitk.Image:
     what `algorithm.dicom.read_series` refuses.
     """
     path = Path(path)
+    _refuse_unnameable(path)
     image: sitk.Image
     if path.is_dir():
         image = read_series(path)
@@ -129,9 +130,20 @@ def _with_lost_values(path: Path, image: sitk.Image) -> sitk.Image:
     return restored
 
 
+def _refuse_unnameable(path: Path) -> None:
+    # SimpleITK ends the process on a name that is not UTF-8.
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{str(path)!r} must have a name in UTF-8 to be read or written; rename it"
+        ) from None
+
+
 def read_geometry(path: Path) -> Geometry:
     """Read the grid of an image without its voxels; InputError as `read_image`, but for damaged voxels."""
     path = Path(path)
+    _refuse_unnameable(path)
     if path.is_dir():
         geometry = series_geometry(path)
         _check_sides(path, geometry)
@@ -325,6 +337,7 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
     of itself, spacing within 1e-6 of itself, direction within 1e-6) or not every voxel; it is removed then.
     """
     path = Path(path)
+    _refuse_unnameable(path)
     if image_suffix(path) not in WRITABLE:
         raise InputError(f"{path} must end in one of {', '.join(WRITABLE)} to be written")
     image = label_image(labels, geometry)

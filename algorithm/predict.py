@@ -60,7 +60,7 @@ def predict(source: Path, model: Path, out: Path, *, segmenter: Segmenter | None
         try:
             volume, geometry = read_hounsfield(image)
             write_labels(result, segmenter.labels(volume, geometry), geometry)
-        except InputError as error:
+        except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))
             continue

@@ -38,6 +38,7 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
+    _refuse_strangers(train_file, val_file)
     shape = train_file.meta.patch_shape_zyx
     if required := unmet_by(shape):
         raise InputError(
@@ -73,6 +74,30 @@ def choose_device(name: str | None) -> torch.device:
             f"--device {name} cannot be used here ({reason}); use cpu, or leave it out"
         ) from None
     return device
+
+
+def _refuse_strangers(train_file: PatchFile, val_file: PatchFile) -> None:
+    """Refuse patch files that one `decathlon prepare` did not make for these two roles."""
+    ours, theirs = train_file.meta, val_file.meta
+    if ours.role != "training" or theirs.role != "validation":
+        raise InputError(
+            f"{train_file.path} must hold training and {val_file.path.name} validation patches; prepare them anew"
+        )
+    shared = (
+        "dataset_hash",
+        "labels",
+        "channels",
+        "spacing_zyx_mm",
+        "window_hu",
+        "patch_shape_zyx",
+        "mean",
+        "std",
+    )
+    for name in shared:
+        if getattr(ours, name) != getattr(theirs, name):
+            raise InputError(
+                f"{val_file.path} was not made with {train_file.path.name}: {name} differs; prepare them anew"
+            )
 
 
 def _claim(run: Path, settings: TrainSettings, patches_digest: str) -> str:

@@ -135,3 +135,18 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     values = json.loads((folder / "model.json").read_text())
     change(values)
     (folder / "model.json").write_text(json.dumps(values))
+
+
+def test_a_damaged_tarball_is_refused(folder: Path, tmp_path: Path) -> None:
+    tarball = tmp_path / "model.tar.gz"
+    with tarfile.open(tarball, "w:gz") as archive:
+        archive.add(folder, arcname="bundle")
+    content = bytearray(tarball.read_bytes())
+    content[-6] ^= 1  # in the checksum
+    tarball.write_bytes(content)
+    with pytest.raises(InputError, match="not a readable tarball"):
+        read_bundle(tarball)
+
+
+def test_anyone_may_read_a_bundle(folder: Path) -> None:
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())

@@ -213,3 +213,12 @@ def test_logging_is_left_as_it_was(environment: dict[str, str]) -> None:
     before = (root.level, list(root.handlers))
     assert main(environment) == 1
     assert (root.level, list(root.handlers)) == before
+
+
+def test_what_a_killed_job_left_half_written_is_not_published(environment: dict[str, str]) -> None:
+    partial = Path(environment["DECATHLON_OUTPUT"]) / "images" / ".partial"
+    partial.mkdir(parents=True)
+    (partial / "x.mha").write_bytes(b"")
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main(environment) == 0
+    assert files(environment) == ["images/a.mha", "results.json"]

@@ -272,3 +272,17 @@ def test_an_output_that_is_a_file_is_one_sentence(
     error = capsys.readouterr().err
     assert "Traceback" not in error
     assert "file" in error.splitlines()[-1]
+
+
+def test_set_may_be_given_twice(work: Path, tmp_path: Path) -> None:
+    assert main([*arguments(work, tmp_path / "run", epochs=1), "--set", "dropout=0.4"]) == 0
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert (settings["epochs"], settings["dropout"]) == (1, 0.4)
+
+
+def test_validation_patches_must_belong_to_the_training_patches(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (work / "val.h5").write_bytes((work / "train.h5").read_bytes())
+    assert main(arguments(work, tmp_path / "run")) == 1
+    assert "must hold training and val.h5 validation patches" in capsys.readouterr().err.splitlines()[-1]
