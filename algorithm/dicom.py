@@ -207,6 +207,7 @@ def _grid(folder: Path) -> tuple[list[Slice], Geometry]:
     slices = _one_series(folder, found)
     _check_alike(folder, slices)
     first = slices[0]
+    _check_plane(folder, first)
     along_row, down_column = first.axes.reshape(2, 3)
     normal = np.cross(along_row, down_column)
     heights = np.array([normal @ one.position for one in slices])
@@ -300,6 +301,21 @@ def _check_alike(folder: Path, slices: list[Slice]) -> None:
                 f"{_name(folder, first)} "
                 f"differ in {clause}; leave localisers and other reconstructions out"
             )
+
+
+def _check_plane(folder: Path, one: Slice) -> None:
+    """Refuse a slice that is no grid by itself, before distances between slices are taken along its axes."""
+    axes = one.axes.reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > ORTHONORMAL_TOLERANCE:
+        raise InputError(
+            f"{folder} has no usable grid: ImageOrientationPatient must be two perpendicular unit vectors, "
+            f"got {numbers(one.axes.tolist())} in {_name(folder, one)}"
+        )
+    if not (one.spacing_yx_mm > 0).all():
+        raise InputError(
+            f"{folder} has no usable grid: PixelSpacing must be > 0, "
+            f"got {numbers(one.spacing_yx_mm.tolist())} mm in {_name(folder, one)}"
+        )
 
 
 def _check_doubles(folder: Path, slices: list[Slice], heights: NDArray[np.float64]) -> None:

@@ -77,7 +77,13 @@ def check_data(header: Header, wanted: int) -> None:
     if _true(header.fields, "CompressedData"):
         with header.data_file.open("rb") as file:
             file.seek(header.data_start)
-            packed = file.read(int(header.fields["CompressedDataSize"]))
+            claimed = int(header.fields["CompressedDataSize"])
+            packed = file.read(claimed)
+        if len(packed) < claimed:
+            raise InputError(
+                f"{header.data_file} is cut off: its header claims {claimed} bytes of compressed data, "
+                f"but {len(packed)} are there; copy or download it again"
+            )
         payload.check_zlib(header.data_file, BytesIO(packed), wanted)
     else:
         payload.check_plain(header.data_file, header.data_start, wanted)

@@ -385,7 +385,8 @@ def test_paths_that_are_no_image(tmp_path: Path) -> None:
 def test_content_of_another_kind(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    refusal(path)
+    kinds = "against its name|is not a|is not an|states no spacing|has damaged compressed data"
+    assert re.search(rf"a{re.escape(suffix)} .*?({kinds})", refusal(path))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -414,7 +415,7 @@ def test_a_flipped_bit_in_compressed_data_is_never_read(tmp_path: Path, suffix: 
     raw = bytearray(data.read_bytes())
     raw[int(len(raw) * where)] ^= 0x10
     data.write_bytes(raw)
-    refusal(path)
+    assert refusal(path) == f"{data} has damaged compressed data; copy or download it again"
 
 
 def test_a_wrong_checksum_is_never_read(tmp_path: Path) -> None:
@@ -726,13 +727,13 @@ def test_a_compressed_size_that_is_wrong_is_refused(tmp_path: Path, size: int) -
     packed = int(re.search(rb"CompressedDataSize = (\d+)", path.read_bytes())[1])  # type: ignore[index]
     line = f"CompressedDataSize = {packed + size}"
     meta(path, lambda text: re.sub(r"CompressedDataSize = .*", line, text))
-    refusal(path)
+    assert f"{path} is cut off" in refusal(path)
 
 
 def test_compressed_metaimage_with_more_than_its_size_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.mhd", scan())
     (tmp_path / "a.zraw").write_bytes(zlib.compress(bytes(10_000_000)))
-    refusal(path)
+    assert f"{tmp_path / 'a.zraw'} has damaged compressed data" in refusal(path)
 
 
 NRRD_DAMAGE = [
