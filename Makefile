@@ -11,7 +11,7 @@ PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR
 .PHONY: help install demo test check format bench sanitize container-test clean
 
 help:
-	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 15 minutes)"
+	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
 	@echo "make test            all tests"
 	@echo "make check           lint, types, formatting, clang-tidy"
 	@echo "make bench           benchmarks"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import logging
 import os
@@ -69,6 +68,8 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def process_case(self, *, idx: int, case: Any) -> dict[str, Any]:
         """Segment, write and check one scan; a failure becomes the case's error message."""
+        # Each case starts empty: nothing that a killed job or a failed case left is published as this one's.
+        shutil.rmtree(self._output_path, ignore_errors=True)
         try:
             result: dict[str, Any] = super().process_case(idx=idx, case=case)
             self._publish(result["outputs"][0]["filename"])
@@ -97,9 +98,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         _, geometry = read_labels(written)
         if difference := same_grid(self.geometry, geometry):
             raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
-        for file in self._output_path.glob(
-            f"{glob.escape(written.stem)}.*"
-        ):  # an .mhd has its voxels in a second file
+        for file in self._output_path.iterdir():  # an .mhd has its voxels in a second file
             file.replace(self.final_folder / file.name)
 
 
@@ -136,7 +135,6 @@ def _run(environment: Mapping[str, str]) -> list[str]:
     job = find_job(environment)
     segmenter = Segmenter(read_bundle(job.model))
     job.output_folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(job.output_folder / ".partial", ignore_errors=True)  # of a job that was killed
     algorithm = UNetSegmentation(segmenter, job, Path(environment.get("DECATHLON_INPUT", "/input")))
     try:
         algorithm.process()

@@ -10,12 +10,12 @@ import logging
 import math
 import os
 import re
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
+from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,6 @@ TYPES = {
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
-
-
-@dataclass(frozen=True)
-class Header:
-    """The fields of a MetaImage header by name, the file with the voxels, and where they begin in it."""
-
-    fields: dict[str, str]
-    data_file: Path
-    data_start: int
 
 
 def check_header(path: Path) -> Header:

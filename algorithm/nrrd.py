@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
 from algorithm.metaimage import LONGEST_HEADER_BYTES, data_file_beside, finite_numbers
+from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +23,8 @@ ANATOMICAL_SPACES = (
 )
 
 
-@dataclass(frozen=True)
-class Header:
-    """The fields of an NRRD header in lower case, the file with the voxels, and where they begin in it."""
-
-    fields: dict[str, str]
-    data_file: Path
-    data_start: int
-
-
 def check_header(path: Path) -> Header:
-    """Return the header of a .nrrd or .nhdr (format definition: teem.sourceforge.net/nrrd/format.html).
+    """Return the header of a .nrrd or .nhdr with its names in lower case (teem.sourceforge.net/nrrd/format.html).
 
     Logs a warning when the file does not say how it is oriented. Raises InputError when it is no NRRD, states
     no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.

@@ -7,6 +7,7 @@ error. Streams are decoded in small pieces and thrown away: memory does not foll
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +15,15 @@ from algorithm.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of a text header by name, the file with the voxels, and the byte where they begin in it."""
+
+    fields: dict[str, str]
+    data_file: Path
+    data_start: int
 
 
 def check_plain(path: Path, start: int, wanted: int) -> None:

@@ -222,3 +222,24 @@ def test_what_a_killed_job_left_half_written_is_not_published(environment: dict[
     write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
     assert main(environment) == 0
     assert files(environment) == ["images/a.mha", "results.json"]
+
+
+def test_what_a_failed_case_left_half_written_is_not_published(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.mha", "b.mha"):
+        write_scan(Path(environment["DECATHLON_INPUT"]) / name)
+    partial = Path(environment["DECATHLON_OUTPUT"]) / "images" / ".partial"
+    segment, seen = Segmenter.segment, []
+
+    def fail_on_the_first(self: Segmenter, image: sitk.Image) -> sitk.Image:
+        seen.append(image)
+        if len(seen) == 1:
+            partial.mkdir(parents=True)
+            (partial / "a.mha").write_bytes(b"")
+            raise RuntimeError("the first scan fails")
+        return segment(self, image)
+
+    monkeypatch.setattr(Segmenter, "segment", fail_on_the_first)
+    assert main(environment) == 1
+    assert files(environment) == ["images/b.mha", "results.json"]

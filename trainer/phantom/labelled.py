@@ -21,7 +21,7 @@ from trainer.phantom.case import Volume
 from trainer.phantom.draws import generator
 from trainer.phantom.fields import Floats
 from trainer.phantom.grid import Body, Box, Points
-from trainer.phantom.pancreas import Gland, fit_levels, tumour_shape
+from trainer.phantom.pancreas import Gland, drawn_gland, fit_levels, tumour_shape
 from trainer.phantom.scene import Scene
 from trainer.phantom.statistics import draw_facts
 from trainer.phantom.tissue import LUNG_HU, Bone, Kidney, Lumen, Palette, Solid, draw_palette
@@ -314,18 +314,8 @@ def labelled_gland(seed: int, case: int, shape: SampledShape, tumour_ml: float, 
     voxels = np.argwhere(shape.samples < min(-2.5, 0.5 * float(shape.samples.min())))[:, ::-1]
     ordered = voxels[np.argsort(voxels[:, 0], kind="stable")]
     centre = shape.low + ordered[int(place * (len(ordered) - 1))] * shape.step
-    return Gland(
-        shape=shape,
-        tumour=tumour_shape(rng, centre, tumour_ml),
-        duct=None,
-        bile_duct=None,
-        infiltration=float(rng.beta(1.3, 2.2)),
-        sheath_mm=float(rng.uniform(0.0, 1.0)),
-        lobes_mm=float(rng.uniform(0.3, 0.8)),
-        ragged=float(rng.uniform(0.08, 0.2)),
-        soft_mm=float(rng.uniform(2.0, 5.5)),
-        core_hu=float(rng.uniform(0.0, 22.0)),
-    )
+    tumour = tumour_shape(rng, centre, tumour_ml)
+    return drawn_gland(rng, shape, tumour, (None, None), sheath_mm=(0.0, 1.0), lobes_mm=(0.3, 0.8))
 
 
 def make_labelled_volume(seed: int, case: int, size: Size, path: Path) -> Volume:

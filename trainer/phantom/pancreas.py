@@ -140,14 +140,27 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
         ]
         wide = float(rng.uniform(4.0, 7.5))
         bile_duct = vessel(run, [wide * 0.7, wide, wide, wide * 0.7], rng, 1.5)
+    return drawn_gland(rng, gland, tumour, (duct, bile_duct), sheath_mm=(0.3, 3.5), lobes_mm=(0.9, 1.9))
+
+
+def drawn_gland(
+    rng: np.random.Generator,
+    shape: Shape,
+    tumour: Ellipsoid,
+    ducts: tuple[Tube | None, Tube | None],
+    *,
+    sheath_mm: tuple[float, float],
+    lobes_mm: tuple[float, float],
+) -> Gland:
+    """Return a gland with its main and bile duct, its texture drawn; sheath and lobes within these bounds."""
     return Gland(
-        shape=gland,
+        shape=shape,
         tumour=tumour,
-        duct=duct,
-        bile_duct=bile_duct,
+        duct=ducts[0],
+        bile_duct=ducts[1],
         infiltration=float(rng.beta(1.3, 2.2)),
-        sheath_mm=float(rng.uniform(0.3, 3.5)),
-        lobes_mm=float(rng.uniform(0.9, 1.9)),
+        sheath_mm=float(rng.uniform(*sheath_mm)),
+        lobes_mm=float(rng.uniform(*lobes_mm)),
         ragged=float(rng.uniform(0.08, 0.2)),
         soft_mm=float(rng.uniform(2.0, 5.5)),
         core_hu=float(rng.uniform(0.0, 22.0)),
