@@ -128,9 +128,9 @@ Index integer(py::handle value, const char* name, Index least, Index most) {
     return result;
 }
 
-int threads_argument(py::handle value) {
-    if (value.is_none()) return default_threads();
-    return static_cast<int>(integer(value, "threads", 1, most_threads));
+Threads threads_argument(py::handle value) {
+    if (value.is_none()) return {default_threads(), true};
+    return {static_cast<int>(integer(value, "threads", 1, most_threads))};
 }
 
 py::array output(py::handle out, const py::dtype& dtype, const std::vector<Index>& shape,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "half.hpp"
+#include "parallel.hpp"
 #include "shape.hpp"
 
 namespace voxelcore {
@@ -110,7 +111,7 @@ Zyx three_integers(py::handle value, const char* name);
 Zyx shape_argument(py::handle value, const char* name);
 double number(py::handle value, const char* name);
 Index integer(py::handle value, const char* name, Index least, Index most);
-int threads_argument(py::handle value);
+Threads threads_argument(py::handle value);
 
 // A new array, or `out` after checking that it is exactly that array and shares no memory with `input`.
 py::array output(py::handle out, const py::dtype& dtype, const std::vector<Index>& shape,

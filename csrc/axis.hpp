@@ -21,6 +21,8 @@ struct LinearAxis {
 
     [[nodiscard]] Index size() const { return static_cast<Index>(lower.size()); }
     [[nodiscard]] bool is_identity() const { return size() == n_in; }
+    // At least as many source voxels as `outputs` neighbours are made of.
+    [[nodiscard]] Index span(Index outputs) const { return ((outputs - 1) * n_in + size() - 1) / size() + 2; }
 };
 
 LinearAxis linear_axis(Index n_in, Index n_out);

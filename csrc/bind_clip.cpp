@@ -49,7 +49,7 @@ py::array clipped(const py::object& volume, const py::object& low, const py::obj
     const bool in_place = out.is(volume);
     if (in_place) require_writable(input, "out");
     py::array result = in_place ? input : output(out, input.dtype(), shape_vector(input), input);
-    const int workers = threads_argument(threads);
+    const Threads workers = threads_argument(threads);
     dispatch(input.dtype(), AnyVoxel{}, [&]<class T>() {
         const T* source = data<T>(input);
         const Index count = input.size();

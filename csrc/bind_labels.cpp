@@ -14,7 +14,7 @@ py::array labels(const py::object& labels, const py::object& shape_zyx, const py
     if (!nearest && !method.equal(py::str("linear")))
         throw py::value_error("method must be 'linear' or 'nearest', got " + text(method));
     py::array result = output(out, input.dtype(), {shape.z, shape.y, shape.x}, input);
-    const int workers = threads_argument(threads);
+    const Threads workers = threads_argument(threads);
     const auto* source = data<std::uint8_t>(input);
     auto* target = mutable_data<std::uint8_t>(result);
     const LinearPlan plan = linear_plan(shape_of(input), shape);

@@ -11,7 +11,7 @@ py::array linear(const py::object& volume, const py::object& shape_zyx, const py
     require_volume(input, "volume", "(z, y, x)");
     const Zyx shape = shape_argument(shape_zyx, "shape_zyx");
     py::array result = output(out, input.dtype(), {shape.z, shape.y, shape.x}, input);
-    const int workers = threads_argument(threads);
+    const Threads workers = threads_argument(threads);
     const LinearPlan plan = linear_plan(shape_of(input), shape);
     dispatch(input.dtype(), AnyVoxel{}, [&]<class T>() {
         const T* source = data<T>(input);

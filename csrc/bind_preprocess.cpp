@@ -36,7 +36,7 @@ py::array preprocessed(const py::object& volume, const py::object& shape_zyx, co
     const Normalisation normalisation = normalisation_argument(window_hu, mean, std);
     require_dtype(dtype, "the result", AnyFloat{});
     py::array result = output(out, dtype, {shape.z, shape.y, shape.x}, input);
-    const int workers = threads_argument(threads);
+    const Threads workers = threads_argument(threads);
     const LinearPlan plan = linear_plan(shape_of(input), shape);
     dispatch(dtype, AnyFloat{}, [&]<class T>() {
         const auto* source = data<std::int16_t>(input);

@@ -53,7 +53,7 @@ void put(const py::object& patches, const py::object& starts_zyx, const py::obje
         throw py::value_error("out must have " + std::to_string(channels) + " channels, got shape " +
                               shape_text(result));
     const Zyx shape = shape_of(result);
-    const int workers = threads_argument(threads);
+    const Threads workers = threads_argument(threads);
 
     std::vector<Placement> placements;
     const auto at = [](const py::array& array, py::ssize_t i) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "axis.hpp"
+#include "parallel.hpp"
 
 namespace voxelcore {
 
@@ -14,12 +15,19 @@ struct ClassMapSlab {
     Index first_z;
 };
 
-// Labels of the output planes [begin_z, end_z), written from out[0] on: each class resampled trilinearly,
-// then the class of the largest value, the lowest of equals. A NaN never wins; where every class is NaN the
-// label is 0. The slab must hold the planes from plan.z.lower[begin_z] to plan.z.lower[end_z - 1] + 1. T is
-// Half or float.
+// Where the label of output voxel (z, y, x) lies: strides of any sign, in voxels. An output on another axis
+// order is a view of this kind, so that the orientation is undone by the store.
+struct LabelView {
+    std::uint8_t* data;
+    Zyx stride;
+};
+
+// Labels of the output planes [begin_z, end_z): each class resampled trilinearly, then the class of the
+// largest value, the lowest of equals. A NaN never wins; where every class is NaN the label is 0. The slab
+// must hold the planes from plan.z.lower[begin_z] to plan.z.lower[end_z - 1], and the next where that has a
+// weight. T is Half or float.
 template <class T>
 void class_maps_to_labels(const ClassMapSlab<T>& maps, const LinearPlan& plan, Index begin_z, Index end_z,
-                          std::uint8_t* out, int threads);
+                          const LabelView& out, Threads threads);
 
 }  // namespace voxelcore

@@ -1,6 +1,5 @@
 #include "clip.hpp"
 
-#include "parallel.hpp"
 #include "voxel.hpp"
 
 namespace voxelcore {
@@ -24,17 +23,17 @@ Half clipped(Half value, Half low, Half high) {
 }  // namespace
 
 template <class T>
-void clip(const T* volume, Index count, T low, T high, T* out, int threads) {
-    parallel_for(count, voxels_per_piece, threads, [&](Index begin, Index end) {
+void clip(const T* volume, Index count, T low, T high, T* out, Threads threads) {
+    parallel_pieces(count, voxels_per_piece, threads, [&](auto, Index begin, Index end) {
         const T lowest = low;
         const T highest = high;
         for (Index i = begin; i < end; ++i) out[i] = clipped(volume[i], lowest, highest);
     });
 }
 
-template void clip(const std::uint8_t*, Index, std::uint8_t, std::uint8_t, std::uint8_t*, int);
-template void clip(const std::int16_t*, Index, std::int16_t, std::int16_t, std::int16_t*, int);
-template void clip(const Half*, Index, Half, Half, Half*, int);
-template void clip(const float*, Index, float, float, float*, int);
+template void clip(const std::uint8_t*, Index, std::uint8_t, std::uint8_t, std::uint8_t*, Threads);
+template void clip(const std::int16_t*, Index, std::int16_t, std::int16_t, std::int16_t*, Threads);
+template void clip(const Half*, Index, Half, Half, Half*, Threads);
+template void clip(const float*, Index, float, float, float*, Threads);
 
 }  // namespace voxelcore

@@ -11,8 +11,8 @@ struct Half {
     std::uint16_t bits;
 };
 
-// Exact. The subnormal path goes through an integer, so that a flush-to-zero mode set by another library in
-// the same process changes nothing.
+// Exact; a NaN becomes a quiet one. The subnormal path goes through an integer, so that a flush-to-zero mode
+// set by another library in the same process changes nothing.
 inline float to_float(Half half) {
     const std::uint32_t magnitude = half.bits & 0x7fffU;
     const std::uint32_t sign = static_cast<std::uint32_t>(half.bits & 0x8000U) << 16;
@@ -20,7 +20,8 @@ inline float to_float(Half half) {
     const auto subnormal =
         std::bit_cast<std::uint32_t>(static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24F);
     const std::uint32_t normal = shifted + (112U << 23);
-    const std::uint32_t special = shifted | 0x7f800000U;
+    const std::uint32_t quiet = magnitude > 0x7c00U ? 0x00400000U : 0U;
+    const std::uint32_t special = shifted | 0x7f800000U | quiet;
     const std::uint32_t finite = magnitude < 0x0400U ? subnormal : normal;
     return std::bit_cast<float>(sign | (magnitude >= 0x7c00U ? special : finite));
 }

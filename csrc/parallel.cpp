@@ -1,21 +1,74 @@
 #include "parallel.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <mutex>
+#include <optional>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "processors.hpp"
+
 namespace voxelcore {
 namespace {
 
+std::optional<int> number_in(const char* variable) {
+    const char* value = std::getenv(variable);
+    if (value == nullptr) return std::nullopt;
+    int number = 0;
+    const auto [rest, error] = std::from_chars(value, value + std::strlen(value), number);
+    // OpenMP allows a list, one number a level of nesting; the first is the outermost.
+    if (error != std::errc{} || number < 1 || (*rest != '\0' && *rest != ',')) return std::nullopt;
+    return number;
+}
+
 std::atomic<int>& default_threads_slot() {
-    static std::atomic<int> slot{
-        std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, most_threads)};
+    static std::atomic<int> slot{[] {
+        for (const char* variable : {"VOXELCORE_THREADS", "OMP_NUM_THREADS"})
+            if (const auto number = number_in(variable)) return std::min(*number, most_threads);
+        return std::min(usable_processors(), most_threads);
+    }()};
     return slot;
 }
+
+// Threads at work in calls that share the default number, their callers among them.
+std::atomic<int> sharing{0};
+
+// The threads that a call may start beside its own.
+class Helpers {
+  public:
+    Helpers(Threads threads, Index pieces) : shared_(threads.shared) {
+        const int most = std::max(static_cast<int>(std::min<Index>(threads.count, pieces)) - 1, 0);
+        if (!shared_) {
+            count_ = most;
+            return;
+        }
+        // A child of fork has none of its parent's threads.
+        static const int registered = pthread_atfork(nullptr, nullptr, [] { sharing.store(0); });
+        static_cast<void>(registered);
+        int busy = sharing.load();
+        do count_ = std::clamp(threads.count - busy - 1, 0, most);
+        while (!sharing.compare_exchange_weak(busy, busy + 1 + count_));
+    }
+    ~Helpers() {
+        if (shared_) sharing.fetch_sub(1 + count_);
+    }
+    Helpers(const Helpers&) = delete;
+    Helpers& operator=(const Helpers&) = delete;
+
+    [[nodiscard]] int count() const { return count_; }
+
+  private:
+    bool shared_;
+    int count_ = 0;
+};
 
 }  // namespace
 
@@ -23,11 +76,12 @@ int default_threads() { return default_threads_slot().load(); }
 
 void set_default_threads(int threads) { default_threads_slot().store(threads); }
 
-void parallel_for(Index count, Index grain, int threads, const std::function<void(Index, Index)>& body) {
+void parallel_for(Index count, Index grain, Threads threads, const std::function<void(Index, Index)>& body) {
     const Index pieces = (count + grain - 1) / grain;
     std::atomic<Index> next{0};
     std::exception_ptr first_error;
     std::mutex error_mutex;
+    const Helpers helpers(threads, pieces);
 
     const auto work = [&] {
         for (Index piece = next.fetch_add(1); piece < pieces; piece = next.fetch_add(1)) {
@@ -44,9 +98,8 @@ void parallel_for(Index count, Index grain, int threads, const std::function<voi
     // Declared last: if starting one fails for good, those that run are joined before what they refer to
     // goes.
     std::vector<std::jthread> others;
-    const Index wanted = std::min<Index>(threads, pieces) - 1;
-    if (wanted > 0) others.reserve(static_cast<std::size_t>(wanted));
-    for (Index i = 0; i < wanted; ++i) {
+    others.reserve(static_cast<std::size_t>(helpers.count()));
+    for (int i = 0; i < helpers.count(); ++i) {
         try {
             others.emplace_back(work);
         } catch (const std::system_error&) {

@@ -1,22 +1,41 @@
 // Threads for one kernel call. They are started and joined inside the call: a pool would not survive the fork
-// of a data loader's worker.
+// of a data loader's worker, and would spin or sleep beside those of PyTorch and OpenMP.
 #pragma once
 
 #include <functional>
 
+#include "isa.hpp"
 #include "shape.hpp"
 
 namespace voxelcore {
 
 inline constexpr int most_threads = 1024;
 
-// The number of threads where a call does not say; the processors this process may use, until it is set.
+// How many threads a call may use. A call that names a number gets it. One that leaves it to the default
+// shares that number with all others that do so at the time: eight callers of a two-core process do not start
+// sixteen.
+struct Threads {
+    int count;
+    bool shared = false;
+};
+
+// The number of threads where a call does not say: VOXELCORE_THREADS or OMP_NUM_THREADS, else the processors
+// that affinity and the cgroup's quota leave this process, until it is set.
 int default_threads();
 void set_default_threads(int threads);
 
-// Call body(begin, end) over [0, count) in pieces of `grain`, each piece exactly once, on up to `threads`
-// threads. The pieces do not depend on the number of threads. The first exception stops the rest and is
-// rethrown after all threads have joined. Fewer threads than asked for is not an error.
-void parallel_for(Index count, Index grain, int threads, const std::function<void(Index, Index)>& body);
+// Call body(begin, end) over [0, count) in pieces of `grain`, each piece exactly once. The pieces do not
+// depend on the number of threads. The first exception stops the rest and is rethrown after all threads have
+// joined. Fewer threads than asked for is not an error.
+void parallel_for(Index count, Index grain, Threads threads, const std::function<void(Index, Index)>& body);
+
+// The same with body(set, begin, end), compiled for each instruction set and called with the tag of the one
+// in use.
+template <class Body>
+void parallel_pieces(Index count, Index grain, Threads threads, const Body& body) {
+    const Isa set = isa();
+    parallel_for(count, grain, threads,
+                 [&, set](Index begin, Index end) { with_isa(set, body, begin, end); });
+}
 
 }  // namespace voxelcore

@@ -3,17 +3,15 @@
 #include <algorithm>
 
 #include "half.hpp"
-#include "parallel.hpp"
 
 namespace voxelcore {
 
 template <class T>
-void extract_patches(const T* volume, Zyx shape, const std::vector<Zyx>& starts, Zyx patch, T* out,
-                     int threads) {
-    const auto planes = static_cast<Index>(starts.size()) * patch.z;
+void extract_patches(const std::vector<PatchSource<T>>& sources, Zyx patch, T* out, Threads threads) {
+    const auto planes = static_cast<Index>(sources.size()) * patch.z;
     parallel_for(planes, 1, threads, [&](Index begin, Index end) {
         for (Index plane = begin; plane < end; ++plane) {
-            const Zyx start = starts[static_cast<std::size_t>(plane / patch.z)];
+            const auto [volume, shape, start] = sources[static_cast<std::size_t>(plane / patch.z)];
             const Index z = std::clamp<Index>(start.z + plane % patch.z, 0, shape.z - 1);
             const Index first_x = std::max<Index>(start.x, 0);
             const Index last_x = std::min(start.x + patch.x, shape.x);
@@ -29,9 +27,9 @@ void extract_patches(const T* volume, Zyx shape, const std::vector<Zyx>& starts,
     });
 }
 
-template void extract_patches(const std::uint8_t*, Zyx, const std::vector<Zyx>&, Zyx, std::uint8_t*, int);
-template void extract_patches(const std::int16_t*, Zyx, const std::vector<Zyx>&, Zyx, std::int16_t*, int);
-template void extract_patches(const Half*, Zyx, const std::vector<Zyx>&, Zyx, Half*, int);
-template void extract_patches(const float*, Zyx, const std::vector<Zyx>&, Zyx, float*, int);
+template void extract_patches(const std::vector<PatchSource<std::uint8_t>>&, Zyx, std::uint8_t*, Threads);
+template void extract_patches(const std::vector<PatchSource<std::int16_t>>&, Zyx, std::int16_t*, Threads);
+template void extract_patches(const std::vector<PatchSource<Half>>&, Zyx, Half*, Threads);
+template void extract_patches(const std::vector<PatchSource<float>>&, Zyx, float*, Threads);
 
 }  // namespace voxelcore

@@ -2,14 +2,22 @@
 
 #include <vector>
 
+#include "parallel.hpp"
 #include "shape.hpp"
 
 namespace voxelcore {
 
-// Copy the patches that start at `starts` (each overlaps the volume) into out (n, pz, py, px). Where a patch
-// leaves the volume it repeats the nearest edge voxel. T is uint8, int16, Half or float.
+// A patch to be cut out of a volume, which it overlaps.
 template <class T>
-void extract_patches(const T* volume, Zyx shape, const std::vector<Zyx>& starts, Zyx patch, T* out,
-                     int threads);
+struct PatchSource {
+    const T* volume;
+    Zyx shape;
+    Zyx start;
+};
+
+// Copy patches of one shape, each out of a volume of its own, into out (n, pz, py, px). Where a patch leaves
+// its volume it repeats the nearest edge voxel. T is uint8, int16, Half or float.
+template <class T>
+void extract_patches(const std::vector<PatchSource<T>>& sources, Zyx patch, T* out, Threads threads);
 
 }  // namespace voxelcore

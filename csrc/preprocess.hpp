@@ -1,6 +1,7 @@
 #pragma once
 
 #include "axis.hpp"
+#include "parallel.hpp"
 
 namespace voxelcore {
 
@@ -15,6 +16,6 @@ struct Normalisation {
 // float.
 template <class T>
 void preprocess(const std::int16_t* volume, const LinearPlan& plan, const Normalisation& normalisation,
-                T* out, int threads);
+                T* out, Threads threads);
 
 }  // namespace voxelcore

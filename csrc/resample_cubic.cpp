@@ -1,82 +1,101 @@
+// Two passes over memory: every source plane is filtered and interpolated along x and y while it is in cache,
+// then every column along z. The axes commute, so that no array of coefficients of the whole volume is
+// needed.
 #include "resample_cubic.hpp"
 
 #include <algorithm>
 #include <memory>
+#include <vector>
 
-#include "parallel.hpp"
+#include "spline_panel.hpp"
 #include "voxel.hpp"
 
 namespace voxelcore {
 namespace {
 
-constexpr Index rows_per_block = 64;
+constexpr Index row_lanes = 32;     // rows of a plane that are filtered along x together
+constexpr Index column_lanes = 64;  // columns that are filtered along y or z together
 
-// The weighted sum of the four rows (row_stride apart, mirrored) that output i of an axis is made of.
-void blend(const float* rows, Index row_stride, const CubicAxis& axis, Index i, Index count, float* out) {
-    const Index lower = axis.lower[static_cast<std::size_t>(i)];
-    if (axis.is_identity()) {
-        std::copy_n(rows + lower * row_stride, count, out);
-        return;
+// Rows (count, n) of a plane along x: transposed into a panel, which makes lanes of the rows, and back.
+template <class T>
+void resample_rows(const T* rows, Index count, const CubicAxis& x, float* panel, float* out) {
+    for (Index first = 0; first < count; first += row_lanes) {
+        const Index lanes = std::min(row_lanes, count - first);
+        for (Index j = 0; j < lanes; ++j) {
+            const T* row = rows + (first + j) * x.n_in;
+            for (Index i = 0; i < x.n_in; ++i) panel[i * row_lanes + j] = to_float(row[i]);
+        }
+        filter_panel<row_lanes>(panel, x);
+        std::array<float, row_lanes> values;
+        for (Index i = 0; i < x.size(); ++i) {
+            interpolate_panel<row_lanes>(panel, x, i, values.data());
+            for (Index j = 0; j < lanes; ++j)
+                out[(first + j) * x.size() + i] = values[static_cast<std::size_t>(j)];
+        }
     }
-    const auto [w0, w1, w2, w3] = axis.weight[static_cast<std::size_t>(i)];
-    const float* r0 = rows + mirrored(lower - 1, axis.n_in) * row_stride;
-    const float* r1 = rows + lower * row_stride;
-    const float* r2 = rows + mirrored(lower + 1, axis.n_in) * row_stride;
-    const float* r3 = rows + mirrored(lower + 2, axis.n_in) * row_stride;
-    for (Index k = 0; k < count; ++k) out[k] = (w0 * r0[k] + w1 * r1[k]) + (w2 * r2[k] + w3 * r3[k]);
 }
 
-// `row` holds the coefficients from index 1 on, and room for one mirrored coefficient before and two behind.
+// Up to column_lanes columns along y or z, read from source (line_in values apart) into a panel and written
+// to target (line_out apart).
+template <class In, class Out>
+void resample_columns(const In* source, Index line_in, Index lanes, const CubicAxis& axis, float* panel,
+                      Out* target, Index line_out) {
+    for (Index i = 0; i < axis.n_in; ++i)
+        for (Index j = 0; j < lanes; ++j) panel[i * column_lanes + j] = to_float(source[i * line_in + j]);
+    filter_panel<column_lanes>(panel, axis);
+    std::array<float, column_lanes> values;
+    for (Index i = 0; i < axis.size(); ++i) {
+        interpolate_panel<column_lanes>(panel, axis, i, values.data());
+        for (Index j = 0; j < lanes; ++j)
+            target[i * line_out + j] = from_float<Out>(values[static_cast<std::size_t>(j)]);
+    }
+}
+
 template <class T>
-void interpolate_x(float* row, const CubicAxis& axis, T* out) {
-    const Index n = axis.n_in;
-    if (axis.is_identity()) {
-        for (Index i = 0; i < n; ++i) out[i] = from_float<T>(row[1 + i]);
-        return;
+void resample_plane(const T* plane, const CubicPlan& plan, float* rows, float* panel, float* out) {
+    const Index width = plan.x.size();
+    float* target = plan.y.is_identity() ? out : rows;
+    if (plan.x.is_identity()) {
+        for (Index i = 0; i < plan.y.n_in * width; ++i) target[i] = to_float(plane[i]);
+    } else {
+        resample_rows(plane, plan.y.n_in, plan.x, panel, target);
     }
-    row[0] = row[1 + mirrored(-1, n)];
-    row[1 + n] = row[1 + mirrored(n, n)];
-    row[2 + n] = row[1 + mirrored(n + 1, n)];
-    for (std::size_t i = 0; i < axis.lower.size(); ++i) {
-        const float* taps = row + axis.lower[i];
-        const auto& weight = axis.weight[i];
-        out[i] = from_float<T>((weight[0] * taps[0] + weight[1] * taps[1]) +
-                               (weight[2] * taps[2] + weight[3] * taps[3]));
-    }
+    if (plan.y.is_identity()) return;
+    for (Index first = 0; first < width; first += column_lanes)
+        resample_columns(rows + first, width, std::min(column_lanes, width - first), plan.y, panel,
+                         out + first, width);
 }
 
 }  // namespace
 
 template <class T>
-void resample_cubic(const T* volume, const CubicPlan& plan, T* out, int threads) {
+void resample_cubic(const T* volume, const CubicPlan& plan, T* out, Threads threads) {
     const Zyx in = plan.shape_in();
     const Zyx shape = plan.shape_out();
-    const auto coefficients = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(in.voxels()));
-    spline_coefficients(volume, plan, coefficients.get(), threads);
+    const Index plane = shape.y * shape.x;
+    const auto planes = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(in.z * plane));
+    const auto panel_size = [](Index n, Index lanes) { return static_cast<std::size_t>(n * lanes); };
 
-    const Index blocks = (shape.y + rows_per_block - 1) / rows_per_block;
-    parallel_for(shape.z * blocks, 1, threads, [&](Index begin, Index end) {
-        std::vector<float> slab(static_cast<std::size_t>(in.y * in.x));  // one source plane at an output z
-        std::vector<float> row(static_cast<std::size_t>(in.x) + 3);
-        for (Index block = begin; block < end; ++block) {
-            const Index z = block / blocks;
-            const Index first_y = block % blocks * rows_per_block;
-            const Index stop_y = std::min(first_y + rows_per_block, shape.y);
-            // Mirrored rows lie within two of the end, so this range holds them too.
-            const Index first_row = std::max<Index>(plan.y.lower[static_cast<std::size_t>(first_y)] - 2, 0);
-            const Index stop_row =
-                std::min<Index>(plan.y.lower[static_cast<std::size_t>(stop_y - 1)] + 3, in.y);
-            blend(coefficients.get() + first_row * in.x, in.y * in.x, plan.z, z,
-                  (stop_row - first_row) * in.x, slab.data() + first_row * in.x);
-            for (Index y = first_y; y < stop_y; ++y) {
-                blend(slab.data(), in.x, plan.y, y, in.x, row.data() + 1);
-                interpolate_x(row.data(), plan.x, out + (z * shape.y + y) * shape.x);
-            }
-        }
+    parallel_pieces(in.z, 1, threads, [&](auto, Index begin, Index end) {
+        std::vector<float> rows(static_cast<std::size_t>(plan.y.is_identity() ? 0 : in.y * shape.x));
+        std::vector<float> panel(std::max(panel_size(in.x, row_lanes), panel_size(in.y, column_lanes)));
+        for (Index z = begin; z < end; ++z)
+            resample_plane(volume + z * in.y * in.x, plan, rows.data(), panel.data(),
+                           planes.get() + z * plane);
+    });
+    if (plan.z.is_identity()) {
+        parallel_pieces(shape.voxels(), plane, threads, [&](auto, Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) out[i] = from_float<T>(planes[static_cast<std::size_t>(i)]);
+        });
+        return;
+    }
+    parallel_pieces(plane, column_lanes, threads, [&](auto, Index begin, Index end) {
+        std::vector<float> panel(panel_size(in.z, column_lanes));
+        resample_columns(planes.get() + begin, plane, end - begin, plan.z, panel.data(), out + begin, plane);
     });
 }
 
-template void resample_cubic(const std::int16_t*, const CubicPlan&, std::int16_t*, int);
-template void resample_cubic(const float*, const CubicPlan&, float*, int);
+template void resample_cubic(const std::int16_t*, const CubicPlan&, std::int16_t*, Threads);
+template void resample_cubic(const float*, const CubicPlan&, float*, Threads);
 
 }  // namespace voxelcore

@@ -4,12 +4,12 @@
 #include <array>
 #include <cstring>
 
-#include "parallel.hpp"
-
 namespace voxelcore {
 namespace {
 
 constexpr Index rows_per_piece = 32;
+constexpr Index outputs_per_block =
+    64;  // most of a label map is one label far around: such a block is filled
 constexpr std::int16_t mixed = -1;
 
 // The four source rows around an output row with their weights, in units of the product of the denominators
@@ -63,10 +63,17 @@ std::uint8_t heaviest(const RowBundle& source, const LinearAxis& x, std::size_t 
     return best;
 }
 
+std::uint8_t voted(const RowBundle& source, const std::int16_t* agreed, const LinearAxis& x, std::size_t i) {
+    const auto lower = static_cast<std::size_t>(x.lower[i]);
+    const std::int16_t label = agreed[lower];
+    const bool uniform = label != mixed && label == agreed[lower + 1];
+    return uniform ? static_cast<std::uint8_t>(label) : heaviest(source, x, i);
+}
+
 }  // namespace
 
 void resample_labels_nearest(const std::uint8_t* labels, Zyx shape_in, Zyx shape_out, std::uint8_t* out,
-                             int threads) {
+                             Threads threads) {
     const auto source_z = nearest_axis(shape_in.z, shape_out.z);
     const auto source_y = nearest_axis(shape_in.y, shape_out.y);
     const auto source_x = nearest_axis(shape_in.x, shape_out.x);
@@ -82,10 +89,10 @@ void resample_labels_nearest(const std::uint8_t* labels, Zyx shape_in, Zyx shape
 }
 
 void resample_labels_linear(const std::uint8_t* labels, const LinearPlan& plan, std::uint8_t* out,
-                            int threads) {
+                            Threads threads) {
     const Zyx shape = plan.shape_out();
     const LinearAxis& x = plan.x;
-    parallel_for(shape.rows(), rows_per_piece, threads, [&](Index begin, Index end) {
+    parallel_pieces(shape.rows(), rows_per_piece, threads, [&](auto, Index begin, Index end) {
         // The label on which all four source rows agree, or `mixed`; the last voxel twice, as the upper
         // neighbour.
         std::vector<std::int16_t> agreed(static_cast<std::size_t>(x.n_in) + 1);
@@ -93,16 +100,25 @@ void resample_labels_linear(const std::uint8_t* labels, const LinearPlan& plan, 
             const RowBundle source = bundle(labels, plan, row / shape.y, row % shape.y);
             const auto [a, b, c, d] = source.rows;
             for (Index i = 0; i < x.n_in; ++i) {
-                const bool same = a[i] == b[i] && a[i] == c[i] && a[i] == d[i];
+                const bool same = (a[i] == b[i]) & (a[i] == c[i]) & (a[i] == d[i]);
                 agreed[static_cast<std::size_t>(i)] = same ? static_cast<std::int16_t>(a[i]) : mixed;
             }
             agreed.back() = agreed[agreed.size() - 2];
             std::uint8_t* target = out + row * shape.x;
-            for (std::size_t i = 0; i < x.lower.size(); ++i) {
-                const auto lower = static_cast<std::size_t>(x.lower[i]);
-                const std::int16_t label = agreed[lower];
-                const bool uniform = label != mixed && label == agreed[lower + 1];
-                target[i] = uniform ? static_cast<std::uint8_t>(label) : heaviest(source, x, i);
+            for (Index first = 0; first < shape.x; first += outputs_per_block) {
+                const Index stop = std::min(first + outputs_per_block, shape.x);
+                const auto low = static_cast<std::size_t>(x.lower[static_cast<std::size_t>(first)]);
+                const auto high = static_cast<std::size_t>(x.lower[static_cast<std::size_t>(stop) - 1]) + 1;
+                const std::int16_t label = agreed[low];
+                std::int16_t others = label == mixed ? mixed : std::int16_t{0};
+                for (std::size_t i = low; i <= high; ++i)
+                    others |= static_cast<std::int16_t>(agreed[i] ^ label);
+                if (others == 0) {
+                    std::fill(target + first, target + stop, static_cast<std::uint8_t>(label));
+                } else {
+                    for (Index i = first; i < stop; ++i)
+                        target[i] = voted(source, agreed.data(), x, static_cast<std::size_t>(i));
+                }
             }
         }
     });

@@ -13,11 +13,12 @@ namespace voxelcore {
 
 // Position and B-spline weights of each output voxel along one axis, on the same grid as LinearAxis. The four
 // coefficients are lower - 1 to lower + 2, mirrored at the ends. Where the axis keeps its size (is_identity),
-// its coefficients are the voxels themselves.
+// its voxels are left as they are.
 struct CubicAxis {
     Index n_in;
     std::vector<std::int32_t> lower;
     std::vector<std::array<float, 4>> weight;
+    std::vector<float> initial;  // what each of the first voxels adds to the first value of the causal filter
 
     [[nodiscard]] Index size() const { return static_cast<Index>(lower.size()); }
     [[nodiscard]] bool is_identity() const { return size() == n_in; }
@@ -35,11 +36,12 @@ struct CubicPlan {
 CubicPlan cubic_plan(Zyx shape_in, Zyx shape_out);
 
 // The voxel of an axis of n voxels that the index stands for when the axis is mirrored without end.
-Index mirrored(Index index, Index n);
-
-// The coefficients of the spline that passes through every voxel, along each axis that `plan` resamples. T is
-// int16 or float.
-template <class T>
-void spline_coefficients(const T* volume, const CubicPlan& plan, float* coefficients, int threads);
+inline Index mirrored(Index index, Index n) {
+    if (index >= 0 && index < n) return index;
+    if (n == 1) return 0;
+    const Index period = 2 * n - 2;
+    const Index within = ((index % period) + period) % period;
+    return within < n ? within : period - within;
+}
 
 }  // namespace voxelcore

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "parallel.hpp"
 #include "shape.hpp"
 
 namespace voxelcore {
@@ -22,6 +23,6 @@ struct Placement {
 // weighted patches are added in their order, whatever the number of threads. T is Half or float.
 template <class T>
 void stitch(const T* patches, Zyx patch, Index channels, const std::vector<Placement>& placements, float* out,
-            Zyx shape, int threads);
+            Zyx shape, Threads threads);
 
 }  // namespace voxelcore

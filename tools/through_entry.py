@@ -26,7 +26,10 @@ def main(images: Path, bundle: Path, predictions: Path, work: Path) -> int:
     inputs.mkdir(parents=True, exist_ok=True)
     scans = list_images(images)
     for scan in scans:
-        sitk.WriteImage(read_image(scan), inputs / f"{case_name(scan)}.mha", useCompression=True)
+        image = read_image(scan)
+        for key in image.GetMetaDataKeys():
+            image.EraseMetaData(key)  # NIfTI's fields, of each of which the MetaImage writer would warn
+        sitk.WriteImage(image, inputs / f"{case_name(scan)}.mha", useCompression=True)
     environment = {
         "DECATHLON_INPUT": str(inputs),
         "DECATHLON_OUTPUT": str(work / "output"),

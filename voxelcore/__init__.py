@@ -1,6 +1,8 @@
 """Fast kernels over CT volumes as pure functions on NumPy arrays."""
 
+from voxelcore.exporting import LabelExporter
 from voxelcore.intensity import clip, preprocess
+from voxelcore.isa import get_isa, get_isas, set_isa
 from voxelcore.patches import extract_patches
 from voxelcore.resampling import (
     class_maps_to_labels,
@@ -9,12 +11,16 @@ from voxelcore.resampling import (
     resample_linear,
     resampled_shape,
 )
+from voxelcore.sampler import Batch, PatchSampler
 from voxelcore.sampling import draw_starts, draw_volumes, uniform
 from voxelcore.stitching import Stitcher, stitch
 from voxelcore.threads import get_threads, set_threads
 from voxelcore.tiling import Tiling, tile
 
 __all__ = [
+    "Batch",
+    "LabelExporter",
+    "PatchSampler",
     "Stitcher",
     "Tiling",
     "class_maps_to_labels",
@@ -22,12 +28,15 @@ __all__ = [
     "draw_starts",
     "draw_volumes",
     "extract_patches",
+    "get_isa",
+    "get_isas",
     "get_threads",
     "preprocess",
     "resample_cubic",
     "resample_labels",
     "resample_linear",
     "resampled_shape",
+    "set_isa",
     "set_threads",
     "stitch",
     "tile",

@@ -1,9 +1,14 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+Isa = Literal["baseline", "avx2", "avx512"]
+
+def get_isa() -> Isa: ...
+def get_isas() -> tuple[Isa, ...]: ...
+def set_isa(name: str) -> None: ...
 def set_threads(n: int) -> None: ...
 def get_threads() -> int: ...
 def resample_linear(
@@ -25,6 +30,15 @@ def class_maps_to_labels(
     out: npt.NDArray[np.uint8] | None,
     threads: int | None,
 ) -> npt.NDArray[np.uint8]: ...
+def export_planes(
+    class_maps: npt.NDArray[Any],
+    first_z: int,
+    planes: int,
+    begin_z: int,
+    end_z: int,
+    out: npt.NDArray[np.uint8],
+    threads: int | None,
+) -> None: ...
 def preprocess(
     volume: npt.NDArray[np.int16],
     shape_zyx: Sequence[int],
@@ -64,6 +78,15 @@ def extract_patches(
     out: npt.NDArray[Any] | None,
     threads: int | None,
 ) -> npt.NDArray[Any]: ...
+def extract_each(
+    volumes: list[npt.NDArray[Any]],
+    starts_zyx: npt.NDArray[np.int64],
+    out: npt.NDArray[Any],
+    threads: int | None,
+) -> None: ...
+def label_runs(
+    labels: npt.NDArray[np.uint8], label: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]: ...
 def stitch(
     patches: npt.NDArray[Any],
     starts_zyx: npt.NDArray[np.int64],

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 import voxelcore
-
-rng = np.random.default_rng(0)
-SHAPE = (23, 41, 57)
-NEW = (29, 70, 50)
-WHOLE = rng.integers(-1024, 3072, SHAPE).astype(np.int16)
-FLOAT = rng.normal(size=SHAPE).astype(np.float32)
-LABELS = rng.integers(0, 3, SHAPE).astype(np.uint8)
-MAPS = rng.normal(size=(3, *SHAPE)).astype(np.float32)
-STARTS = rng.integers(-5, 20, (11, 3))
-TILING = voxelcore.tile(SHAPE, (16, 16, 16), overlap_zyx=(5, 6, 7))
-PATCHES = rng.normal(size=(len(TILING), 2, 16, 16, 16)).astype(np.float16)
-
-Kernel = Callable[[int], npt.NDArray[Any]]
-KERNELS: dict[str, Kernel] = {
-    "linear int16": lambda n: voxelcore.resample_linear(WHOLE, NEW, threads=n),
-    "linear float32": lambda n: voxelcore.resample_linear(FLOAT, NEW, threads=n),
-    "linear float16": lambda n: voxelcore.resample_linear(FLOAT.astype(np.float16), NEW, threads=n),
-    "cubic int16": lambda n: voxelcore.resample_cubic(WHOLE, NEW, threads=n),
-    "cubic float32": lambda n: voxelcore.resample_cubic(FLOAT, NEW, threads=n),
-    "labels linear": lambda n: voxelcore.resample_labels(LABELS, NEW, threads=n),
-    "labels nearest": lambda n: voxelcore.resample_labels(LABELS, NEW, method="nearest", threads=n),
-    "class maps": lambda n: voxelcore.class_maps_to_labels(MAPS, NEW, threads=n),
-    "preprocess": lambda n: voxelcore.preprocess(
-        WHOLE, NEW, window_hu=(-100, 200), mean=50.3, std=71.9, threads=n
-    ),
-    "clip": lambda n: voxelcore.clip(FLOAT, -0.5, 0.5, threads=n),
-    "patches": lambda n: voxelcore.extract_patches(WHOLE, STARTS, (9, 21, 30), threads=n),
-    "centre": lambda n: voxelcore.stitch(PATCHES, TILING, blend="centre", threads=n),
-    "gaussian": lambda n: voxelcore.stitch(PATCHES, TILING, blend="gaussian", threads=n),
-}
+from tests.voxelcore.kernels import FLOAT, KERNELS, NEW, Kernel
 
 
 @pytest.mark.parametrize("threads", [2, 4, 7])
@@ -62,6 +31,92 @@ def test_the_default_is_set_and_read() -> None:
         np.testing.assert_array_equal(voxelcore.resample_linear(FLOAT, NEW), expected)
     finally:
         voxelcore.set_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"VOXELCORE_THREADS": "3", "OMP_NUM_THREADS": "5"}, "3"),
+        ({"OMP_NUM_THREADS": "5,2"}, "5"),
+        ({"VOXELCORE_THREADS": "many", "OMP_NUM_THREADS": "0"}, str(len(os.sched_getaffinity(0)))),
+    ],
+)
+def test_the_default_at_start_follows_the_environment(variables: dict[str, str], expected: str) -> None:
+    program = "import voxelcore; print(voxelcore.get_threads())"
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_THREADS")}
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(ran.stdout) <= int(expected)
+    if "many" not in variables.values():  # where a container's quota may be the smaller number
+        assert ran.stdout.strip() == expected
+
+
+MOST_AT_ONCE = """
+import threading, numpy, voxelcore
+voxelcore.set_threads(2)
+volume = numpy.zeros((64, 256, 256), numpy.int16)
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        voxelcore.resample_cubic(volume, (80, 256, 250))
+callers = [threading.Thread(target=work) for _ in range(8)]
+for caller in callers:
+    caller.start()
+most = 0
+for _ in range(300):
+    most = max(most, int(open("/proc/self/stat").read().rsplit(")", 1)[1].split()[17]))
+    stop.wait(0.003)
+stop.set()
+for caller in callers:
+    caller.join()
+print(most)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_calls_that_share_the_default_do_not_start_a_crowd() -> None:
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-c", MOST_AT_ONCE], env=environment, capture_output=True, text=True, check=True
+    )
+    assert 9 <= int(ran.stdout) <= 10  # the eight callers, the main thread, and at most one helper
+
+
+AFTER_A_FORK = """
+import os, threading, numpy, voxelcore
+volume = numpy.arange(2**21, dtype=numpy.int16).reshape(32, 256, 256)
+expected = voxelcore.resample_cubic(volume, (40, 200, 200)).tobytes()
+stop = threading.Event()
+def work():
+    while not stop.is_set():
+        voxelcore.resample_cubic(volume, (40, 200, 200))
+caller = threading.Thread(target=work)
+caller.start()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if voxelcore.resample_cubic(volume, (40, 200, 200)).tobytes() == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+caller.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_the_middle_of_a_call_leaves_a_child_that_works() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", AFTER_A_FORK],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("n", [0, -1, 1025])
@@ -114,8 +169,8 @@ import resource, numpy, voxelcore
 volume = numpy.zeros((64, 1, 2**18), numpy.int16)
 out = numpy.empty((64, 1, 8), numpy.int16)
 pages = int(open("/proc/self/statm").read().split()[0])
-coefficients, panel = 64 * 2**20, 64 * 2**20
-limit = pages * resource.getpagesize() + coefficients + panel // 2
+panel = 4 * 32 * 2**18  # what each thread takes for 32 rows
+limit = pages * resource.getpagesize() + panel // 2
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
     voxelcore.resample_cubic(volume, out.shape, out=out, threads=2)

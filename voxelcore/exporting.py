@@ -1,0 +1,104 @@
+"""Class maps on the network's grid into labels on the grid of the scan, slab by slab."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from voxelcore import _core
+
+
+class LabelExporter:
+    """Turns class maps into labels as their planes come, so that class maps of the whole scan never exist.
+
+    Each class is resampled trilinearly to the grid of the labels (edges aligned, as `resample_linear`), then the
+    class of the largest value is taken, as in `class_maps_to_labels`: the result is the same bit for bit, however
+    the planes are cut into slabs. Beside the slab that is given, two planes of class maps are held.
+
+    Args:
+        shape_zyx: of the class maps of the whole scan.
+        out: uint8 (z, y, x), written to as planes get complete. It may be any view: `np.flip` and `np.transpose`
+            of an array in another orientation undo that orientation on the way.
+        threads: the default of `get_threads()` if None.
+
+    Attributes:
+        done: planes of `out` that are complete.
+
+    Raises:
+        TypeError: for an `out` that is no uint8 array.
+        ValueError: for a bad shape, or an `out` that is read-only or writes twice to one place.
+    """
+
+    def __init__(
+        self, shape_zyx: Sequence[int], out: npt.NDArray[np.uint8], *, threads: int | None = None
+    ) -> None:
+        if len(shape_zyx) != 3 or min(shape_zyx) < 1:
+            raise ValueError(f"shape_zyx must be three sizes of at least 1, got {tuple(shape_zyx)}")
+        if not isinstance(out, np.ndarray) or out.dtype != np.uint8:
+            raise TypeError(f"out must be a uint8 array, got {getattr(out, 'dtype', type(out))}")
+        if out.ndim != 3 or out.size == 0 or not out.flags.writeable:
+            raise ValueError(f"out must be writable and have the axes (z, y, x), got shape {out.shape}")
+        if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+            raise ValueError(f"out must have a place for every label, got strides {out.strides}")
+        self.done = 0
+        self._shape = (int(shape_zyx[0]), int(shape_zyx[1]), int(shape_zyx[2]))
+        self._out = out
+        self._threads = threads
+        self._given = 0
+        self._lower, self._last = _planes_needed(self._shape[0], out.shape[0])
+        self._pair: npt.NDArray[Any] | None = None
+
+    def add(self, class_maps: npt.NDArray[Any]) -> int:
+        """Give the next planes of the class maps; return `done`, the planes of labels that are complete now.
+
+        Args:
+            class_maps: float32 or float16 (c, d, y, x), contiguous within each class, so that a slice along z of
+                a longer array will do; not used after the call. 1 to 256 classes, the same in every call.
+
+        Raises:
+            TypeError: for another dtype.
+            ValueError: for a shape that does not follow from those before.
+        """
+        shape = np.shape(class_maps)
+        total, *plane = self._shape
+        if len(shape) != 4 or list(shape[2:]) != plane or not 1 <= shape[1] <= total - self._given:
+            raise ValueError(
+                f"class_maps must be (c, d, {plane[0]}, {plane[1]}) with d of 1 to {total - self._given} planes "
+                f"still to come, got shape {shape}"
+            )
+        if self._pair is not None and (self._pair.dtype, len(self._pair)) != (class_maps.dtype, shape[0]):
+            raise ValueError(
+                f"class_maps must stay {len(self._pair)} classes of {self._pair.dtype}, "
+                f"got {shape[0]} of {class_maps.dtype}"
+            )
+        first, stop = self._given, self._given + shape[1]
+        complete = int(np.searchsorted(self._last, stop))  # labels made of planes before `stop`
+        across = min(
+            complete, int(np.searchsorted(self._lower, first))
+        )  # those that need the plane before, too
+        if across > self.done and self._pair is not None:
+            self._pair[:, 1] = class_maps[:, 0]
+            self._export(self._pair, first - 1, across)
+        self._export(class_maps, first, complete)
+        self._given = stop
+        if stop < total:
+            if self._pair is None:
+                self._pair = np.empty((shape[0], 2, *plane), class_maps.dtype)
+            self._pair[:, 0] = class_maps[:, -1]
+        return self.done
+
+    def _export(self, class_maps: npt.NDArray[Any], first: int, stop: int) -> None:
+        if stop > self.done:
+            _core.export_planes(class_maps, first, self._shape[0], self.done, stop, self._out, self._threads)
+            self.done = stop
+
+
+def _planes_needed(n_in: int, n_out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the first and the last input plane that each output plane is made of."""
+    unit = 2 * n_out  # positions are whole numbers over it
+    position = np.clip((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in - n_out, 0, (n_in - 1) * unit)
+    lower = position // unit
+    return lower, lower + (position % unit > 0)
