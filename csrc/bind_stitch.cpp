@@ -30,7 +30,7 @@ bool box_fits(Index start, Index box_start, Index box_stop, Index patch, Index n
 
 void put(const py::object& patches, const py::object& starts_zyx, const py::object& box_starts_zyx,
          const py::object& box_stops_zyx, const py::object& weights_zyx, const py::object& out,
-         const py::object& threads) {
+         bool from_zero, const py::object& threads) {
     const py::array input = array_of(patches, "patches", AnyFloat{});
     require_volume(input, "patches", "(n, c, z, y, x)");
     const py::ssize_t count = input.shape(0);
@@ -80,7 +80,7 @@ void put(const py::object& patches, const py::object& starts_zyx, const py::obje
         const T* source = data<T>(input);
         auto* target = mutable_data<float>(result);
         const py::gil_scoped_release release;
-        stitch(source, patch, channels, placements, target, shape, workers);
+        stitch(source, patch, channels, placements, target, shape, from_zero, workers);
     });
 }
 
@@ -88,7 +88,8 @@ void put(const py::object& patches, const py::object& starts_zyx, const py::obje
 
 void bind_stitch(py::module_& m) {
     m.def("stitch", &put, py::arg("patches"), py::arg("starts_zyx"), py::arg("box_starts_zyx"),
-          py::arg("box_stops_zyx"), py::arg("weights_zyx"), py::arg("out"), py::arg("threads"));
+          py::arg("box_stops_zyx"), py::arg("weights_zyx"), py::arg("out"), py::arg("from_zero"),
+          py::arg("threads"));
 }
 
 }  // namespace voxelcore

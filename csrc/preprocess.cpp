@@ -1,6 +1,7 @@
 #include "preprocess.hpp"
 
 #include "linear_row.hpp"
+#include "stream.hpp"
 
 namespace voxelcore {
 
@@ -11,19 +12,20 @@ void preprocess(const std::int16_t* volume, const LinearPlan& plan, const Normal
     parallel_pieces(shape.rows(), rows_per_piece, threads, [&]<class Set>(Set, Index begin, Index end) {
         const auto [low, high, mean, deviation] = normalisation;
         LinearRow<Set> linear_row(plan);
-        std::vector<float> normalised(static_cast<std::size_t>(shape.x));
+        RowWriter<Set, T> writer(out, shape.rows(), shape.x);
+        std::vector<float> normalised(static_cast<std::size_t>(std::is_same_v<T, Half> ? shape.x : 0));
         for (Index row = begin; row < end; ++row) {
             const float* values = linear_row(volume, 0, row / shape.y, row % shape.y).data();
-            T* target = out + row * shape.x;
+            float* made;
             if constexpr (std::is_same_v<T, Half>) {
-                for (Index i = 0; i < shape.x; ++i)
-                    normalised[static_cast<std::size_t>(i)] =
-                        (std::min(std::max(values[i], low), high) - mean) / deviation;
-                narrow(Set{}, normalised.data(), shape.x, target);
+                made = normalised.data();
             } else {
-                for (Index i = 0; i < shape.x; ++i)
-                    target[i] = (std::min(std::max(values[i], low), high) - mean) / deviation;
+                made = writer.next(row);
             }
+            for (Index i = 0; i < shape.x; ++i)
+                made[i] = (std::min(std::max(values[i], low), high) - mean) / deviation;
+            if constexpr (std::is_same_v<T, Half>) narrow(Set{}, made, shape.x, writer.next(row));
+            writer.put(row);
         }
     });
 }

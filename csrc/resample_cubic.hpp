@@ -5,8 +5,8 @@
 
 namespace voxelcore {
 
-// Tricubic B-spline interpolation. T is int16 (rounded to nearest, ties to even, and saturated) or float. The
-// spline coefficients are global, so one float volume of the input's shape is held meanwhile.
+// Tricubic B-spline interpolation. T is int16 (rounded to nearest, ties to even, and saturated) or float. One
+// float volume is held meanwhile, with the planes of the input and the rows and columns of the output.
 template <class T>
 void resample_cubic(const T* volume, const CubicPlan& plan, T* out, Threads threads);
 

@@ -1,6 +1,7 @@
 #include "resample_linear.hpp"
 
 #include "linear_row.hpp"
+#include "stream.hpp"
 
 namespace voxelcore {
 
@@ -9,14 +10,16 @@ void resample_linear(const T* volume, const LinearPlan& plan, T* out, Threads th
     const Zyx shape = plan.shape_out();
     parallel_pieces(shape.rows(), rows_per_piece, threads, [&]<class Set>(Set, Index begin, Index end) {
         LinearRow<Set> linear_row(plan);
+        RowWriter<Set, T> writer(out, shape.rows(), shape.x);
         for (Index row = begin; row < end; ++row) {
             const float* values = linear_row(volume, 0, row / shape.y, row % shape.y).data();
-            T* target = out + row * shape.x;
+            T* made = writer.next(row);
             if constexpr (std::is_same_v<T, Half>) {
-                narrow(Set{}, values, shape.x, target);
+                narrow(Set{}, values, shape.x, made);
             } else {
-                for (Index i = 0; i < shape.x; ++i) target[i] = from_float<T>(values[i]);
+                for (Index i = 0; i < shape.x; ++i) made[i] = from_float<T>(values[i]);
             }
+            writer.put(row);
         }
     });
 }

@@ -20,9 +20,10 @@ struct Placement {
 };
 
 // Put patches (n, c, pz, py, px) into out (c, z, y, x), each at its placement. Where boxes overlap the
-// weighted patches are added in their order, whatever the number of threads. T is Half or float.
+// weighted patches are added in their order, whatever the number of threads; to what out holds, or to zero
+// where `from_zero`. T is Half or float.
 template <class T>
 void stitch(const T* patches, Zyx patch, Index channels, const std::vector<Placement>& placements, float* out,
-            Zyx shape, Threads threads);
+            Zyx shape, bool from_zero, Threads threads);
 
 }  // namespace voxelcore

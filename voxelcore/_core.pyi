@@ -94,5 +94,6 @@ def stitch(
     box_stops_zyx: npt.NDArray[np.int64],
     weights_zyx: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]] | None,
     out: npt.NDArray[np.float32],
+    from_zero: bool,
     threads: int | None,
 ) -> None: ...

@@ -82,8 +82,8 @@ def resample_cubic(
 
     The spline's coefficients are found by a recursive filter (Unser, Aldroubi, Eden, IEEE Trans. Signal
     Processing 41(2), 1993) that continues the volume by mirroring about its edge voxels, as SciPy does with
-    mode="mirror". They take one float32 volume of the input's shape. An axis that keeps its size is left
-    exactly as it is.
+    mode="mirror"; it works in float32. One float32 volume is held meanwhile, with the planes of the input and
+    the rows and columns of the result. An axis that keeps its size is left exactly as it is.
 
     Args:
         volume: int16 or float32, C-contiguous. A spline overshoots at edges; int16 is rounded to nearest,

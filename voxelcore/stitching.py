@@ -59,7 +59,8 @@ class Stitcher:
         expected = (self._volume.shape[0], *self._tiling.patch_shape_zyx)
         if np.shape(patch) != expected:
             raise ValueError(f"patch must have shape {expected}, got {np.shape(patch)}")
-        self._placement.put(patch[np.newaxis], slice(index, index + 1), self._volume, self._threads)
+        which = slice(index, index + 1)
+        self._placement.put(patch[np.newaxis], which, self._volume, self._threads, from_zero=False)
         self._missing.remove(index)
 
     def result(self) -> npt.NDArray[np.float32]:
@@ -77,7 +78,12 @@ class Stitcher:
 
 
 def stitch(
-    patches: npt.NDArray[Any], tiling: Tiling, *, blend: Blend, threads: int | None = None
+    patches: npt.NDArray[Any],
+    tiling: Tiling,
+    *,
+    blend: Blend,
+    out: npt.NDArray[np.float32] | None = None,
+    threads: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """Return the volume (c, z, y, x), float32, that the patches of a tiling make; see `Stitcher` for `blend`.
 
@@ -85,11 +91,13 @@ def stitch(
         patches: float32 or float16 (n, c, pz, py, px), C-contiguous, in the order of the tiling.
         tiling: from `tile`.
         blend: "centre" or "gaussian".
+        out: an array to write into: float32 (c, z, y, x), C-contiguous, no memory in common with `patches`. A
+            volume that is new costs as much time in the operating system as in the stitching.
         threads: the default of `get_threads()` if None.
 
     Raises:
         TypeError: for another dtype.
-        ValueError: for patches that are not those of the tiling.
+        ValueError: for patches that are not those of the tiling, or an `out` that does not fit.
     """
     shape = np.shape(patches)
     if len(shape) != 5 or shape[0] != len(tiling) or shape[2:] != tiling.patch_shape_zyx:
@@ -98,8 +106,14 @@ def stitch(
             f"patches must have shape ({len(tiling)}, c, {pz}, {py}, {px}) for this tiling, got {shape}"
         )
     placement = _Placement(tiling, blend)
-    volume = np.zeros((shape[1], *tiling.shape_zyx), np.float32)
-    placement.put(patches, slice(None), volume, threads)
+    expected = (shape[1], *tiling.shape_zyx)
+    if out is not None and np.shape(out) != expected:
+        raise ValueError(f"out must have shape {expected}, got {np.shape(out)}")
+    if out is not None and np.may_share_memory(out, patches):
+        raise ValueError("out must not share memory with patches; pass another array")
+    volume = np.empty(expected, np.float32) if out is None else out
+    # keep boxes cover every voxel; weighted patches are added up
+    placement.put(patches, slice(None), volume, threads, from_zero=blend == "gaussian")
     return volume
 
 
@@ -119,9 +133,15 @@ class _Placement:
         self._starts = tiling.starts_zyx
 
     def put(
-        self, patches: npt.NDArray[Any], which: slice, volume: npt.NDArray[np.float32], threads: int | None
+        self,
+        patches: npt.NDArray[Any],
+        which: slice,
+        volume: npt.NDArray[np.float32],
+        threads: int | None,
+        *,
+        from_zero: bool,
     ) -> None:
-        """Put the patches with the indices `which` into the volume."""
+        """Put the patches with the indices `which` into the volume, adding to what it holds or to zero."""
         weights = self._weights
         if weights is not None:
             weights = (weights[0][which], weights[1][which], weights[2][which])
@@ -132,6 +152,7 @@ class _Placement:
             self._box_stop[which],
             weights,
             volume,
+            from_zero,
             threads,
         )
 

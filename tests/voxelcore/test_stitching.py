@@ -138,3 +138,18 @@ def test_a_tiling_that_leaves_its_volume_is_refused_before_any_memory_is_touched
     bad = voxelcore.Tiling((1, 1, 6), (1, 1, 4), good.starts_zyx, good.keep_start_zyx, good.keep_stop_zyx + 1)
     with pytest.raises(ValueError, match=r"of patch 0 must lie inside the volume \(1, 1, 6\)"):
         voxelcore.stitch(np.ones((2, 1, 1, 1, 4), np.float32), bad, blend="centre")
+
+
+@pytest.mark.parametrize("blend", ["centre", "gaussian"])
+def test_an_array_that_is_given_is_written_over(blend: Any) -> None:
+    tiling = voxelcore.tile((9, 10, 30), (4, 5, 12), overlap_zyx=(2, 2, 6))
+    patches = np.random.default_rng(0).normal(size=(len(tiling), 2, 4, 5, 12)).astype(np.float32)
+    out = np.full((2, 9, 10, 30), np.nan, np.float32)
+    assert voxelcore.stitch(patches, tiling, blend=blend, out=out) is out
+    np.testing.assert_array_equal(out, voxelcore.stitch(patches, tiling, blend=blend))
+    with pytest.raises(ValueError, match=r"out must have shape \(2, 9, 10, 30\), got \(9, 10, 30\)"):
+        voxelcore.stitch(patches, tiling, blend=blend, out=out[0])
+    with pytest.raises(ValueError, match="out must not share memory with patches"):
+        voxelcore.stitch(patches, tiling, blend=blend, out=patches.ravel()[: out.size].reshape(out.shape))
+    with pytest.raises(TypeError, match="out must have dtype float32, got float64"):
+        voxelcore.stitch(patches, tiling, blend=blend, out=out.astype(np.float64))  # type: ignore[arg-type]
