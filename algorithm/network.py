@@ -162,6 +162,14 @@ class UNet3D(nn.Module):
             ValueError: a spatial size is not a multiple of 2 ** (depth - 1), or the lowest level would be one voxel.
 
         """
+        return self.scales(x)[0]
+
+    def scales(self, x: Tensor) -> list[Tensor]:
+        """Return the logits of every scale that has a head, from full resolution downwards, each half as large.
+
+        A coarse one is the sum that goes into the next finer one; training with a loss on each is deep supervision.
+        Raises ValueError as `forward`.
+        """
         self._check_shape(x)
         skips: list[Tensor] = []
         for level, (block, out) in enumerate(zip(self.context, self.context_out, strict=True)):
@@ -172,7 +180,7 @@ class UNet3D(nn.Module):
             x = main
 
         skips.pop()
-        coarse: Tensor | None = None
+        coarse: list[Tensor] = []
         for step, (up, localise) in enumerate(zip(self.up, self.localise, strict=True)):
             x = up(x)
             if step == 0:
@@ -180,11 +188,13 @@ class UNet3D(nn.Module):
             x = localise(torch.cat((x, skips.pop()), dim=1))
             if 0 < step < len(self.up) - 1:
                 deep = self.deep_heads[step - 1](x)
-                coarse = self.upsample(deep if coarse is None else coarse + deep)
+                coarse.append(deep + self.upsample(coarse[-1]) if coarse else deep)
             if step < len(self.halve):
                 x = self.halve[step](x)
         logits: Tensor = self.head(x)
-        return logits if coarse is None else logits + coarse
+        if coarse:
+            logits = logits + self.upsample(coarse[-1])
+        return [logits, *reversed(coarse)]
 
     def _check_shape(self, x: Tensor) -> None:
         if x.ndim != 5:

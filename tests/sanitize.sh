@@ -40,6 +40,6 @@ specification.loader.exec_module(module)
 from voxelcore import resampling
 
 assert resampling._core is module
-skipped = "not imports_only_numpy and not an_exception_in_a_thread"
-sys.exit(pytest.main(["-q", "--capture=no", "-p", "no:cacheprovider", "-k", skipped, "tests/voxelcore"]))
+options = ["-q", "--capture=no", "-p", "no:cacheprovider", "-m", "not another_python"]
+sys.exit(pytest.main([*options, "tests/voxelcore"]))
 PROGRAM

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +19,7 @@ class WeightedCrossEntropy(nn.Module):
 
     weights: Tensor
 
-    def __init__(self, weights: tuple[float, ...]) -> None:
+    def __init__(self, weights: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("weights", torch.tensor(weights))
 
@@ -48,10 +51,65 @@ class SoftDice(nn.Module):
         return 1 - dice[1:].mean()
 
 
+class TopKCrossEntropy(nn.Module):
+    """The mean of the largest voxel losses of equation (1), over a share of all voxels (paper, section 4.2.2).
+
+    The share is exact, whatever the batch, and voxels that tie at its edge take equal parts of what is left of it,
+    so that value and gradient do not depend on an order. The paper has equal weights; its search tried others.
+
+    Args:
+        weights: w_C of equation (1).
+        share: of all voxels, in (0, 1]; 0.05 in the paper. At least one voxel counts.
+
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Sequence[float], share: float = 0.05) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise ValueError(f"share must be in (0, 1], got {share}")
+        self.register_buffer("weights", torch.tensor(weights))
+        self.share = share
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return a scalar."""
+        losses = functional.cross_entropy(logits, target, weight=self.weights, reduction="none").flatten()
+        count = max(1, round(self.share * losses.numel()))
+        edge = kth_largest(losses.detach(), count)
+        above, at_edge = losses > edge, losses == edge
+        rest = (count - above.sum()) / at_edge.sum()
+        total: Tensor = (losses * above).sum() + rest * (losses * at_edge).sum()
+        return total / count
+
+
+def kth_largest(values: Tensor, k: int) -> Tensor:
+    """Return the k-th largest of `values` (n,), float32 or float64 and none of them negative, as a scalar.
+
+    Bits of non-negative floats are ordered as integers, so it is found digit by digit from counts of 2^16 bins: no
+    sort and no array of indices, which `torch.topk` makes. Exact. A NaN counts as larger than all numbers.
+    """
+    digit, bits = 16, 8 * values.element_size()
+    words = (values + 0.0).view(
+        torch.int32 if bits == 32 else torch.int64
+    )  # -0.0, a loss of nothing, becomes 0.0
+    found, wanted = words.new_zeros(()), torch.tensor(k, device=values.device)
+    for shift in range(bits - digit, -1, -digit):
+        counts = torch.bincount((words >> shift) & 0xFFFF, minlength=1 << digit)
+        at_least = counts.flip(0).cumsum(0).flip(0)  # how many have this digit or a larger one
+        chosen = (at_least >= wanted).sum() - 1
+        wanted = wanted - (
+            at_least[chosen] - counts[chosen]
+        )  # those with a larger digit are among the largest
+        found = found | (chosen.to(words.dtype) << shift)
+        words = words[((words >> shift) & 0xFFFF) == chosen]
+    return found.view(values.dtype)
+
+
 class DiceCrossEntropy(nn.Module):
     """The sum of `SoftDice` and `WeightedCrossEntropy`."""
 
-    def __init__(self, weights: tuple[float, ...]) -> None:
+    def __init__(self, weights: Sequence[float]) -> None:
         super().__init__()
         self.dice = SoftDice()
         self.cross_entropy = WeightedCrossEntropy(weights)
@@ -60,3 +118,48 @@ class DiceCrossEntropy(nn.Module):
         """Return a scalar."""
         total: Tensor = self.dice(logits, target) + self.cross_entropy(logits, target)
         return total
+
+
+class DiceTopK(nn.Module):
+    """The sum of `SoftDice` and `TopKCrossEntropy`."""
+
+    def __init__(self, weights: Sequence[float], share: float = 0.05) -> None:
+        super().__init__()
+        self.dice = SoftDice()
+        self.top_k = TopKCrossEntropy(weights, share)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return a scalar."""
+        total: Tensor = self.dice(logits, target) + self.top_k(logits, target)
+        return total
+
+
+class DeepSupervision(nn.Module):
+    """One loss on the logits of every scale, each coarser one with half the weight; the weights sum to one.
+
+    As in nnU-Net (Isensee et al., Nature Methods 18, 2021); the network of the paper sums its scales and needs none.
+    A coarse target takes one voxel of each of its cells, so that it keeps to whole labels.
+
+    Args:
+        loss: of one scale.
+
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, scales: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Return a scalar; `scales` are logits (n, K, …) from the size of `target` downwards."""
+        weights = [0.5**level for level in range(len(scales))]
+        losses = [
+            weight * self.loss(logits, shrunk(target, logits))
+            for weight, logits in zip(weights, scales, strict=True)
+        ]
+        return torch.stack(losses).sum() / math.fsum(weights)
+
+
+def shrunk(target: Tensor, logits: Tensor) -> Tensor:
+    """Return labels (n, …) on the grid of `logits` (n, K, …), of whose sizes those of `target` are multiples."""
+    steps = [have // want for have, want in zip(target.shape[1:], logits.shape[2:], strict=True)]
+    return target[(slice(None), *(slice(step // 2, None, step) for step in steps))]

@@ -3,9 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainer.losses import DiceCrossEntropy, SoftDice, WeightedCrossEntropy
+from trainer.losses import (
+    DeepSupervision,
+    DiceCrossEntropy,
+    DiceTopK,
+    SoftDice,
+    TopKCrossEntropy,
+    WeightedCrossEntropy,
+    kth_largest,
+)
 
 WEIGHTS = (1.0, 10.0, 50.0)
 
@@ -55,7 +65,91 @@ def test_a_perfect_prediction_costs_nothing(batch: tuple[torch.Tensor, torch.Ten
     assert float(DiceCrossEntropy((1.0, 1.0, 1.0)).double()(logits, target)) == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.parametrize("loss", [WeightedCrossEntropy(WEIGHTS), DiceCrossEntropy((1.0, 1.0, 1.0))])
+def voxel_losses(logits: NDArray[np.float64], target: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return equation (1) of every voxel by NumPy, flat."""
+    chosen = np.take_along_axis(softmax(logits), target[:, np.newaxis], axis=1)[:, 0]
+    result: NDArray[np.float64] = (-np.log(chosen) * np.take(WEIGHTS, target)).ravel()
+    return result
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.05, 0.5, 1.0])
+def test_top_k_is_the_mean_of_the_largest_losses(
+    batch: tuple[torch.Tensor, torch.Tensor], share: float
+) -> None:
+    logits, target = batch
+    ordered = np.sort(voxel_losses(logits.numpy(), target.numpy()))[::-1]
+    count = max(1, round(share * len(ordered)))
+    loss = TopKCrossEntropy(WEIGHTS, share).double()(logits, target)
+    assert float(loss) == pytest.approx(ordered[:count].mean(), rel=1e-12)
+
+
+def test_top_k_of_all_voxels_is_the_weighted_cross_entropy(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    everything = TopKCrossEntropy(WEIGHTS, 1.0).double()(*batch)
+    assert float(everything) == pytest.approx(
+        float(WeightedCrossEntropy(WEIGHTS).double()(*batch)), rel=1e-12
+    )
+
+
+def test_only_the_largest_losses_get_a_gradient_and_ties_share_theirs() -> None:
+    logits = torch.zeros(1, 2, 1, 1, 10)
+    logits[0, 0, 0, 0, :2] = torch.tensor([-3.0, -2.0])  # the two voxels that are furthest from label 0
+    logits.requires_grad_()
+    TopKCrossEntropy((1.0, 1.0), 0.4)(logits, torch.zeros(1, 1, 1, 10, dtype=torch.long)).backward()
+    assert logits.grad is not None
+    gradient = logits.grad[0, 0, 0, 0].abs().numpy()
+    # two whole voxels, and the other two of four shared by the eight that tie
+    expected = [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-2)), *[0.5 * 2 / 8] * 8]
+    np.testing.assert_allclose(gradient, np.array(expected) / 4, rtol=1e-6)
+
+
+@given(
+    values=st.lists(st.floats(0, allow_infinity=False, width=32) | st.just(-0.0), min_size=1, max_size=60),
+    place=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(deadline=None)
+def test_kth_largest_is_exact(values: list[float], place: float, dtype: torch.dtype) -> None:
+    tensor = torch.tensor(values, dtype=dtype)
+    k = 1 + int(place * (len(values) - 1))
+    assert kth_largest(tensor, k).item() == torch.sort(tensor, descending=True).values[k - 1].item()
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\]"):
+        TopKCrossEntropy(WEIGHTS, share)
+
+
+def test_sums_of_losses_are_sums(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    logits, target = batch[0].float(), batch[1]
+    parts = SoftDice()(logits, target) + TopKCrossEntropy(WEIGHTS, 0.1)(logits, target)
+    assert float(DiceTopK(WEIGHTS, 0.1)(logits, target)) == pytest.approx(float(parts))
+
+
+def test_deep_supervision_weighs_the_scales() -> None:
+    generator = torch.Generator().manual_seed(1)
+    target = torch.randint(0, 3, (2, 8, 8, 4), generator=generator)
+    scales = [torch.randn(2, 3, 8 // n, 8 // n, 4 // n, generator=generator) for n in (1, 2, 4)]
+    loss = WeightedCrossEntropy(WEIGHTS)
+    parts = [
+        loss(scales[0], target),
+        loss(scales[1], target[:, 1::2, 1::2, 1::2]),
+        loss(scales[2], target[:, 2::4, 2::4, 2::4]),
+    ]
+    expected = sum(float(part) * weight for part, weight in zip(parts, (4 / 7, 2 / 7, 1 / 7), strict=True))
+    assert float(DeepSupervision(loss)(scales, target)) == pytest.approx(expected, rel=1e-6)
+    assert float(DeepSupervision(loss)(scales[:1], target)) == pytest.approx(float(parts[0]))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        WeightedCrossEntropy(WEIGHTS),
+        TopKCrossEntropy(WEIGHTS, 0.3),
+        DiceCrossEntropy((1.0, 1.0, 1.0)),
+        DiceTopK((1.0, 1.0, 1.0), 0.3),
+    ],
+)
 def test_gradients_agree_with_finite_differences(
     loss: torch.nn.Module, batch: tuple[torch.Tensor, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

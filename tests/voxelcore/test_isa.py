@@ -104,6 +104,7 @@ def test_an_unknown_set_is_refused(isa: Any) -> None:
         voxelcore.set_isa(2)  # type: ignore[arg-type]
 
 
+@pytest.mark.another_python
 @pytest.mark.parametrize("isa", voxelcore.get_isas())
 def test_the_environment_forces_a_set(isa: str) -> None:
     program = "import voxelcore; print(voxelcore.get_isa())"
@@ -117,6 +118,7 @@ def test_the_environment_forces_a_set(isa: str) -> None:
     assert ran.stdout.strip() == isa
 
 
+@pytest.mark.another_python
 def test_a_senseless_environment_is_said_at_import() -> None:
     ran = subprocess.run(
         [sys.executable, "-c", "import voxelcore"],

@@ -44,6 +44,7 @@ def test_everything_public_is_documented_and_its_options_are_keywords(name: str)
     assert all(p.kind is p.KEYWORD_ONLY for p in optional)
 
 
+@pytest.mark.another_python
 def test_importing_voxelcore_imports_only_numpy() -> None:
     program = (
         "import sys, numpy; before = set(sys.modules); import voxelcore;"

@@ -33,6 +33,7 @@ def test_the_default_is_set_and_read() -> None:
         voxelcore.set_threads(before)
 
 
+@pytest.mark.another_python
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
@@ -78,6 +79,7 @@ print(most)
 """
 
 
+@pytest.mark.another_python
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_calls_that_share_the_default_do_not_start_a_crowd() -> None:
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
@@ -107,6 +109,7 @@ caller.join()
 """
 
 
+@pytest.mark.another_python
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_in_the_middle_of_a_call_leaves_a_child_that_works() -> None:
     ran = subprocess.run(
@@ -179,6 +182,7 @@ except MemoryError:
 """
 
 
+@pytest.mark.another_python
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and limits the address space")
 def test_an_exception_in_a_thread_reaches_the_caller() -> None:
     ran = subprocess.run(
