@@ -10,7 +10,7 @@ import torch
 from algorithm.errors import InputError
 from algorithm.files import replacing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, epochs: int, batches: int, keep: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,9 +20,17 @@ from algorithm.bundle import Bundle, Description, Stitching, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D, to_channels_last
 from algorithm.progress import progress
+from trainer.augment import Augmenter
+from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.history import EpochScores, History
-from trainer.losses import DiceCrossEntropy, WeightedCrossEntropy
+from trainer.losses import (
+    DeepSupervision,
+    DiceCrossEntropy,
+    DiceTopK,
+    TopKCrossEntropy,
+    WeightedCrossEntropy,
+)
 from trainer.patches import Batches, PatchFile, PatchMeta
 from trainer.precision import choose_precision
 from trainer.settings import TrainSettings, learning_rate
@@ -31,8 +40,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Tally:
-    """What an epoch has seen so far: each batch's loss and confusion matrix, and the time spent waiting for data."""
+    """What an epoch has seen so far: each batch's loss and confusion matrix, and the time spent waiting for data.
 
+    A batch whose loss is not finite is counted among `batches` and `skipped`, and has no scores.
+    """
+
+    batches: int = 0
+    skipped: int = 0
     losses: list[Tensor] = field(default_factory=list)
     confusions: list[Tensor] = field(default_factory=list)
     waited_s: float = 0.0
@@ -46,6 +60,8 @@ class Tally:
     def state(self) -> dict[str, Any]:
         """Return plain values and tensors for a checkpoint."""
         return {
+            "batches": self.batches,
+            "skipped": self.skipped,
             "losses": self.losses,
             "confusions": self.confusions,
             "waited_s": self.waited_s,
@@ -82,6 +98,9 @@ class Trainer:
             torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
         self.loss = make_loss(settings, meta).to(self.device)
         self.optimiser = make_optimiser(settings, self.network)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
+        self.average = MovingAverage(self.network, settings.ema) if settings.ema is not None else None
+        self.augment = Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed)
         self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
         self.val_batches = Batches(
             self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
@@ -99,62 +118,109 @@ class Trainer:
             return False
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load(state["average"])
         self.history = History.from_rows(self.train_file.meta.labels, state["history"])
         self.first_epoch, self.tally = state["epoch"], Tally(**state["tally"])
-        log.info("continuing at epoch %d, batch %d", self.first_epoch + 1, len(self.tally.losses) + 1)
+        log.info("continuing at epoch %d, batch %d", self.first_epoch + 1, self.tally.batches + 1)
         return True
 
     def fit(self) -> None:
-        """Train to the last epoch, keeping a checkpoint, curves and bundles after each."""
+        """Train to the last epoch or till patience ends, keeping a checkpoint, curves and bundles after each."""
         for epoch in range(self.first_epoch, self.settings.epochs):
+            if self._is_out_of_patience(epoch):
+                log.info(
+                    "no better epoch than %d in %d more: done",
+                    self.history.best_epoch,
+                    self.settings.patience,
+                )
+                break
             self._train_epoch(epoch)
-            validation = self._validate(epoch)
-            self.history.append(
-                epoch=epoch + 1,
-                train=self.tally.scores(),
-                val=validation.scores(),
-                learning_rate=self.optimiser.param_groups[0]["lr"],
-                seconds=self.tally.spent_s + validation.spent_s,
-                waited_share=self.tally.waited_s / self.tally.spent_s,
-            )
+            with self.average.applied() if self.average is not None else nullcontext():
+                validation = self._validate(epoch)
+                self.history.append(
+                    epoch=epoch + 1,
+                    train=self.tally.scores(),
+                    val=validation.scores(),
+                    learning_rate=self.optimiser.param_groups[0]["lr"],
+                    seconds=self.tally.spent_s + validation.spent_s,
+                    waited_share=self.tally.waited_s / self.tally.spent_s,
+                )
+                self._keep_results(epoch + 1)
             self.tally = Tally()
-            self._keep(epoch + 1)
+            self._save(epoch + 1)
+            log.info("epoch %d: %s", epoch + 1, self.history.describe(epoch + 1))
         log.info("best epoch %d: %s", self.history.best_epoch, self.history.describe(self.history.best_epoch))
+
+    def _is_out_of_patience(self, epochs_done: int) -> bool:
+        patience = self.settings.patience
+        return patience is not None and epochs_done > 0 and epochs_done - self.history.best_epoch >= patience
 
     def _train_epoch(self, epoch: int) -> None:
         self.network.train()
-        steps, done = len(self.batches), len(self.tally.losses)
+        settings, last = self.settings, len(self.batches) - 1
         saved = time.monotonic()
-        what = f"epoch {epoch + 1} of {self.settings.epochs}"
-        for step, images, target in self._on_device(epoch, done, self.tally, what):
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate(self.settings, epoch, step, steps)
-            # Dropout depends on (seed, epoch, step) alone, so that a resumed run repeats it.
-            torch.manual_seed(step_seed(self.settings.seed, epoch, step))
-            logits = self._forward(images)
-            loss = self.loss(logits, target)
-            if not bool(loss.isfinite()):
-                raise InputError(
-                    f"the loss is not finite in epoch {epoch + 1}, batch {step + 1}; nothing of it was kept: "
-                    "lower learning_rate, or set gradient_norm or precision=float32, in another --out"
-                )
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.settings.gradient_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_norm)
-            self.optimiser.step()
-            self._count(self.tally, loss, logits, target)
-            if time.monotonic() - saved > 60 * self.settings.checkpoint_minutes:
+        what = f"epoch {epoch + 1} of {settings.epochs}"
+        for batch, images, target in self._on_device(epoch, self.tally.batches, self.tally, what):
+            if batch % settings.accumulate == 0:
+                self.optimiser.zero_grad(set_to_none=True)
+            # What is drawn depends on (seed, epoch, batch) alone, so that a resumed run repeats it.
+            torch.manual_seed(step_seed(settings.seed, epoch, batch))
+            indices = batch * settings.batch_size + np.arange(len(images), dtype=np.int64)
+            images, target = self.augment(images, target, indices, epoch=epoch)
+            scales = self._forward(images)
+            loss = self.loss(scales if settings.deep_supervision else scales[0], target)
+            self.tally.batches += 1
+            if bool(loss.isfinite()):
+                self.scaler.scale(loss / settings.accumulate).backward()
+                self._count(self.tally, loss, scales[0], target)
+            else:
+                self._skip(epoch, batch)
+            if batch % settings.accumulate < settings.accumulate - 1 and batch < last:
+                continue
+            self._step(epoch, batch // settings.accumulate)
+            if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 self._save(epoch)
                 saved = time.monotonic()
+
+    def _step(self, epoch: int, step: int) -> None:
+        """Change the weights by the gradients of one batch, or of as many as are accumulated."""
+        steps = -(-len(self.batches) // self.settings.accumulate)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.settings, epoch, step, steps)
+        if all(weight.grad is None for weight in self.network.parameters()):
+            return  # every batch of the step was skipped
+        if self.settings.gradient_norm is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update()
+
+    def _skip(self, epoch: int, batch: int) -> None:
+        """Leave out a batch whose loss is not finite; too many of them end the training."""
+        self.tally.skipped += 1
+        log.warning(
+            "the loss is not finite in epoch %d, batch %d: the batch is skipped", epoch + 1, batch + 1
+        )
+        is_last = batch == len(self.batches) - 1
+        if self.tally.skipped > self.settings.most_skipped or (is_last and not self.tally.losses):
+            raise InputError(
+                f"the loss was not finite in {self.tally.skipped} batches of epoch {epoch + 1}, the last of them batch "
+                f"{batch + 1}; nothing of this epoch was kept: lower learning_rate, or set gradient_norm or "
+                "precision=float32, in another --out"
+            )
 
     @torch.no_grad()
     def _validate(self, epoch: int) -> Tally:
         self.network.eval()
         tally = Tally()
         for _, images, target in self._on_device(0, 0, tally, f"validation {epoch + 1}", self.val_batches):
-            logits = self._forward(images)
-            self._count(tally, self.loss(logits, target), logits, target)
+            scales = self._forward(images)
+            loss = self.loss(scales if self.settings.deep_supervision else scales[0], target)
+            self._count(tally, loss, scales[0], target)
         return tally
 
     def _on_device(
@@ -173,10 +239,11 @@ class Trainer:
             tally.spent_s += time.monotonic() - asked
             asked = time.monotonic()
 
-    def _forward(self, images: Tensor) -> Tensor:
+    def _forward(self, images: Tensor) -> list[Tensor]:
+        """Return the logits of every scale, the full one first."""
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            logits: Tensor = self.network(images)
-        return logits.float()
+            scales = self.network.scales(images)
+        return [logits.float() for logits in scales]
 
     def _count(self, tally: Tally, loss: Tensor, logits: Tensor, target: Tensor) -> None:
         classes = logits.shape[1]
@@ -189,14 +256,16 @@ class Trainer:
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state() if self.average is not None else None,
             "history": self.history.rows,
             "epoch": epoch,
             "tally": self.tally.state(),
         }
-        folder, batches = self.run / "checkpoints", len(self.tally.losses)
+        folder, batches = self.run / "checkpoints", self.tally.batches
         save_checkpoint(folder, state, epochs=epoch, batches=batches, keep=self.settings.keep_checkpoints)
 
-    def _keep(self, epochs_done: int) -> None:
+    def _keep_results(self, epochs_done: int) -> None:
         self.history.write(self.run)
         bundle = Bundle(
             self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
@@ -204,8 +273,6 @@ class Trainer:
         if self.history.best_epoch == epochs_done:
             write_bundle(self.run / "bundle", bundle)
         write_bundle(self.run / "bundle-last", bundle)
-        self._save(epochs_done)
-        log.info("epoch %d: %s", epochs_done, self.history.describe(epochs_done))
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
@@ -216,7 +283,14 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
 def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:
     """Return the loss with one weight a label; see `class_weights` for the choices."""
     weights = class_weights(settings, meta)
-    return DiceCrossEntropy(weights) if settings.loss == "dice_ce" else WeightedCrossEntropy(weights)
+    losses: dict[str, Callable[[], nn.Module]] = {
+        "weighted_ce": lambda: WeightedCrossEntropy(weights),
+        "topk_ce": lambda: TopKCrossEntropy(weights, settings.top_k_share),
+        "dice_ce": lambda: DiceCrossEntropy(weights),
+        "dice_topk": lambda: DiceTopK(weights, settings.top_k_share),
+    }
+    loss = losses[settings.loss]()
+    return DeepSupervision(loss) if settings.deep_supervision else loss
 
 
 def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ AGREEMENT = 0.05
 
 
 def choose_precision(
-    asked: Literal["float32", "bfloat16", "auto"],
+    asked: Literal["float32", "bfloat16", "float16", "auto"],
     network: UNet3D,
     batch_shape: tuple[int, int, int, int, int],
     device: torch.device,
@@ -31,6 +31,8 @@ def choose_precision(
     """
     if asked == "float32" or (asked == "auto" and not _has_bfloat16(device)):
         return torch.float32
+    if asked == "float16":
+        return torch.float16
     if device.type == "cpu":
         shapes = _input_shapes(network, batch_shape)
         wrong = [layer for layer, shape in shapes.items() if not _agrees(layer, shape)]

@@ -6,11 +6,12 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, is_dataclass
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from algorithm.errors import InputError
+from trainer.augment import AugmentSettings
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,35 @@ class TrainSettings:
         dropout: probability of dropping a feature map in a context block.
         activation: of every layer.
         tie_context_convs: as in the re-implementation that the paper names.
-        loss: "weighted_ce" is equation (1); "dice_ce" adds the soft Dice loss.
+        loss: "weighted_ce" is equation (1), "topk_ce" its mean over the voxels with the largest losses (section
+            4.2.2); "dice_ce" and "dice_topk" add the soft Dice loss to either.
+        top_k_share: of all voxels, for the top-k losses.
+        deep_supervision: the loss is taken at every scale of the network, each with half the weight of the next
+            finer one.
         class_weights: a number for each label, "equal", or "inverse" for inverse class frequency.
         optimiser: "adam" as in the paper, or "adamw".
         learning_rate: at the start.
         weight_decay: decoupled with "adamw", L2 with "adam".
-        schedule: "exponential" multiplies by `decay` after each epoch; "cosine" warms up and falls to zero.
+        schedule: "exponential" multiplies by `decay` after each epoch; "cosine" and "polynomial" (power 0.9, that
+            of nnU-Net) warm up and fall to zero.
         decay: of the exponential schedule.
-        warm_up: share of all steps over which "cosine" rises.
+        warm_up: share of all steps over which "cosine" and "polynomial" rise.
         gradient_norm: gradients are scaled down to it; null leaves them alone.
-        batch_size: patches a step.
+        ema: the weights that are validated and kept are an exponential moving average with this factor a step, as
+            in 0.999; null for the weights themselves.
+        batch_size: patches a batch.
+        accumulate: batches whose gradients make one step.
         epochs: passes over the training patches.
-        precision: of the convolutions; "auto" takes bfloat16 where it is fast and agrees with float32.
+        patience: training ends when so many epochs brought no better validation; null for none.
+        most_skipped: batches of an epoch whose loss may be not finite; they are left out, and one more ends the
+            training.
+        precision: of the convolutions; "auto" takes bfloat16 where it is fast and agrees with float32. "float16"
+            scales the loss.
         blend: how the bundle stitches patches.
         overlap_zyx: least overlap of neighbouring patches at inference, as a share of the patch; with half of
             it, blend "centre" keeps the centre of each patch (section 3.3).
-        seed: of weights, dropout and the order of patches.
+        augment: how training patches are changed; see `AugmentSettings`. Nothing by default.
+        seed: of weights, dropout, augmentation and the order of patches.
         checkpoint_minutes: an unfinished epoch is saved this often.
         keep_checkpoints: how many of the newest epochs stay in RUN/checkpoints.
 
@@ -47,20 +61,27 @@ class TrainSettings:
     dropout: float = 0.6
     activation: Literal["leaky_relu", "relu"] = "leaky_relu"
     tie_context_convs: bool = False
-    loss: Literal["weighted_ce", "dice_ce"] = "weighted_ce"
+    loss: Literal["weighted_ce", "topk_ce", "dice_ce", "dice_topk"] = "weighted_ce"
+    top_k_share: float = 0.05
+    deep_supervision: bool = False
     class_weights: tuple[float, ...] | Literal["equal", "inverse"] = (1.0, 10.0, 50.0)
     optimiser: Literal["adam", "adamw"] = "adam"
     learning_rate: float = 0.001
     weight_decay: float = 0.0
-    schedule: Literal["exponential", "cosine"] = "exponential"
+    schedule: Literal["exponential", "cosine", "polynomial"] = "exponential"
     decay: float = 0.985
     warm_up: float = 0.05
     gradient_norm: float | None = None
+    ema: float | None = None
     batch_size: int = 2
+    accumulate: int = 1
     epochs: int = 22
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    patience: int | None = None
+    most_skipped: int = 10
+    precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     blend: Literal["centre", "gaussian"] = "centre"
     overlap_zyx: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
     seed: int = 0
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 3
@@ -73,17 +94,7 @@ class TrainSettings:
             InputError: an unknown setting (the nearest known one is named), or a value of the wrong type or range.
 
         """
-        hints = get_type_hints(cls)
-        values = {}
-        for name, value in table.items():
-            if name not in hints:
-                near = difflib.get_close_matches(name, hints, n=1)
-                remedy = (
-                    f"did you mean '{near[0]}'?" if near else f"known settings are {', '.join(sorted(hints))}"
-                )
-                raise InputError(f"{source}: unknown setting '{name}'; {remedy}")
-            values[name] = _convert(value, hints[name], name, source)
-        settings = replace(cls(), **values)
+        settings = read_table(cls, table, source)
         settings.check(source)
         return settings
 
@@ -94,6 +105,11 @@ class TrainSettings:
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
             "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
             "weight_decay": (0 <= self.weight_decay <= 1, "in [0, 1]"),
+            "top_k_share": (0 < self.top_k_share <= 1, "in (0, 1]"),
+            "ema": (self.ema is None or 0 < self.ema < 1, "in (0, 1) or null"),
+            "accumulate": (1 <= self.accumulate <= 4096, "from 1 to 4096"),
+            "patience": (self.patience is None or self.patience >= 1, ">= 1 or null"),
+            "most_skipped": (self.most_skipped >= 0, ">= 0"),
             "decay": (0 < self.decay <= 1, "in (0, 1]"),
             "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
             "gradient_norm": (self.gradient_norm is None or 0 < self.gradient_norm < math.inf, "> 0 or null"),
@@ -112,24 +128,77 @@ class TrainSettings:
         for name, (right, what) in ranges.items():
             if not right:
                 raise InputError(f"{source}: '{name}' must be {what}, got {json.dumps(getattr(self, name))}")
+        for name, what in self.augment.faults():
+            value = json.dumps(getattr(self.augment, name))
+            raise InputError(f"{source}: 'augment.{name}' must be {what}, got {value}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; `read` takes them back."""
         return asdict(self)
 
 
+Settings = TypeVar("Settings")
+
+
+def read_table(kind: type[Settings], table: Mapping[str, Any], source: str, within: str = "") -> Settings:
+    """Return settings of a dataclass, with its defaults for what the table leaves out; a table in it likewise.
+
+    Raises:
+        InputError: an unknown setting (the nearest known one is named), or a value of the wrong type.
+
+    """
+    hints = get_type_hints(kind)
+    values = {}
+    for name, value in table.items():
+        if name not in hints:
+            near = difflib.get_close_matches(name, hints, n=1)
+            remedy = (
+                f"did you mean '{within}{near[0]}'?"
+                if near
+                else f"known settings are {', '.join(within + known for known in sorted(hints))}"
+            )
+            raise InputError(f"{source}: unknown setting '{within}{name}'; {remedy}")
+        hint = hints[name]
+        if isinstance(hint, type) and is_dataclass(hint):
+            if not isinstance(value, Mapping):
+                raise InputError(f"{source}: '{within}{name}' must be a table, got {json.dumps(value)}")
+            values[name] = read_table(hint, value, source, f"{within}{name}.")
+        else:
+            values[name] = _convert(value, hint, within + name, source)
+    return kind(**values)
+
+
 def read_assignments(words: list[str]) -> dict[str, Any]:
-    """Parse `name=value` words of a command line; values are JSON, or a bare word for a string."""
+    """Parse `name=value` words of a command line; values are JSON, or a bare word for a string.
+
+    `table.name=value` is a setting within a table.
+    """
     table: dict[str, Any] = {}
     for word in words:
         name, separator, text = word.partition("=")
         if not separator:
             raise InputError(f"--set takes NAME=VALUE, got '{word}'")
+        *within, name = name.split(".")
+        place = table
+        for part in within:
+            place = place.setdefault(part, {})
         try:
-            table[name] = json.loads(text)
+            place[name] = json.loads(text)
         except json.JSONDecodeError:
-            table[name] = text
+            place[name] = text
     return table
+
+
+def merged(table: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table with changes made to it, also within the tables that it holds."""
+    result = dict(table)
+    for name, value in changes.items():
+        inner = result.get(name)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping):
+            result[name] = merged(inner, value)
+        else:
+            result[name] = value
+    return result
 
 
 def learning_rate(settings: TrainSettings, epoch: int, step: int, steps: int) -> float:
@@ -138,15 +207,15 @@ def learning_rate(settings: TrainSettings, epoch: int, step: int, steps: int) ->
     if settings.schedule == "exponential":
         return settings.learning_rate * settings.decay**epoch
     done = (epoch * steps + step) / (settings.epochs * steps)
-    # 2. Cosine, first part: rise linearly, from above zero.
+    # 2. The others, first part: rise linearly, from above zero.
     if done < settings.warm_up:
         return settings.learning_rate * (done + 1 / (settings.epochs * steps)) / settings.warm_up
-    # 3. Cosine, second part: fall to zero at the last step.
-    return (
-        settings.learning_rate
-        * 0.5
-        * (1 + math.cos(math.pi * (done - settings.warm_up) / (1 - settings.warm_up)))
+    # 3. Second part: fall to zero at the last step.
+    fallen = (done - settings.warm_up) / (1 - settings.warm_up)
+    share = (
+        (1 - fallen) ** 0.9 if settings.schedule == "polynomial" else 0.5 * (1 + math.cos(math.pi * fallen))
     )
+    return settings.learning_rate * share
 
 
 def _convert(value: Any, hint: Any, name: str, source: str) -> Any:

@@ -18,6 +18,7 @@ from algorithm.bundle import read_bundle
 from algorithm.errors import InputError
 from algorithm.segment import Segmenter
 from tests.trainer.conftest import MakeTask
+from trainer.average import MovingAverage
 from trainer.cli import main
 from trainer.history import EpochScores, History
 from trainer.loop import class_weights, step_seed
@@ -87,7 +88,12 @@ def test_the_best_bundle_is_of_the_best_epoch(work: Path, tmp_path: Path) -> Non
 
 def test_killed_at_any_moment_and_continued_it_ends_with_the_same_weights(work: Path, tmp_path: Path) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
-    frequent = {"epochs": 3, "checkpoint_minutes": 1e-9}  # a checkpoint after every batch
+    frequent = {
+        "epochs": 3,
+        "checkpoint_minutes": 1e-9,  # a checkpoint after every step
+        "ema": 0.9,
+        "augment": {"mirror_zyx": [0.5, 0.5, 0.5], "rotate_share": 0.5, "noise_share": 0.5},
+    }
     assert main([*arguments(work, undisturbed, **frequent), "--threads", "1"]) == 0
     start = "import sys; from trainer.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", start, *arguments(work, killed, **frequent), "--threads", "1"]
@@ -144,15 +150,110 @@ def test_wrong_arguments_are_one_sentence(
     assert not (tmp_path / "run").exists(), "a refused command must not claim the folder"
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_in_one_sentence(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("most", "batches"), [(10, 4), (1, 2)])
+def test_losses_that_stay_not_finite_end_the_training_in_one_sentence(
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    batches: int,
 ) -> None:
     monkeypatch.setattr(WeightedCrossEntropy, "forward", lambda _, logits, __: logits.sum() * float("nan"))
     run = tmp_path / "run"
-    assert main(arguments(work, run)) == 1
-    assert "the loss is not finite in epoch 1, batch 1" in capsys.readouterr().err.splitlines()[-1]
+    assert main(arguments(work, run, most_skipped=most)) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"the loss was not finite in {batches} batches of epoch 1, the last of them batch {batches}"
+        in message
+    )
     assert not (run / "checkpoints").exists()
     assert not (run / "bundle").exists()
+
+
+def test_a_batch_whose_loss_is_not_finite_is_skipped_and_said(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = WeightedCrossEntropy.forward, []
+
+    def fail_once(self: WeightedCrossEntropy, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return forward(self, logits, target) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(WeightedCrossEntropy, "forward", fail_once)
+    run = tmp_path / "run"
+    assert main(arguments(work, run)) == 0
+    assert "not finite in epoch 1, batch 2: the batch is skipped" in capsys.readouterr().err
+    assert all(np.isfinite(float(row["train_loss"])) for row in rows(run))
+    assert all(bool(weight.isfinite().all()) for weight in weights(run).values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss": "topk_ce", "class_weights": "equal"},
+        {"loss": "dice_topk", "class_weights": "equal", "deep_supervision": True},
+        {"schedule": "polynomial", "optimiser": "adamw", "gradient_norm": 1.0},
+        {"precision": "float16", "loss": "dice_ce", "class_weights": "equal", "learning_rate": 0.003},
+        {"ema": 0.9, "accumulate": 3},
+        {
+            "augment": {
+                "mirror_zyx": [0.5, 0.5, 0.5],
+                "rotate_share": 0.5,
+                "noise_share": 0.5,
+                "gamma_share": 0.5,
+            }
+        },
+    ],
+    ids=lambda changes: "+".join(changes),
+)
+def test_every_way_to_train_learns(work: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=8, **{"class_weights": [1, 2, 4], **changes})) == 0
+    losses = [float(row["train_loss"]) for row in rows(run)]
+    assert min(losses[-2:]) < 0.97 * losses[0]
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(work: Path, tmp_path: Path) -> None:
+    """The mean over voxels of two batches is the mean of their means; Adam's first step shows its gradient."""
+    plain = {"dropout": 0, "epochs": 1, "precision": "float32"}
+    assert main(arguments(work, tmp_path / "one", batch_size=4, **plain)) == 0
+    assert main(arguments(work, tmp_path / "two", batch_size=2, accumulate=2, **plain)) == 0
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_the_moving_average_is_validated_and_kept(work: Path, tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 0.0)
+    average = MovingAverage(network, 0.5)
+    expected = 0.0
+    for step, value in enumerate([1.0, 2.0, 3.0], start=1):
+        torch.nn.init.constant_(network.weight, value)
+        average.update()
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    with average.applied():
+        assert network.weight.item() == pytest.approx(expected)
+    assert network.weight.item() == 3.0
+    assert main(arguments(work, tmp_path / "plain", epochs=1)) == 0
+    assert main(arguments(work, tmp_path / "averaged", epochs=1, ema=0.999)) == 0
+    plain, averaged = rows(tmp_path / "plain")[0], rows(tmp_path / "averaged")[0]
+    assert plain["train_loss"] == averaged["train_loss"]
+    assert plain["val_loss"] != averaged["val_loss"]
+    assert not torch.equal(
+        weights(tmp_path / "plain")["head.weight"], weights(tmp_path / "averaged")["head.weight"]
+    )
+
+
+def test_patience_ends_a_training_that_gets_no_better(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    nothing = {"learning_rate": 1e-12, "epochs": 9, "patience": 2, "dropout": 0}
+    assert main(arguments(work, run, **nothing)) == 0
+    assert len(rows(run)) == 3
+    assert main(arguments(work, run, **nothing)) == 0, "the same command has nothing left to do"
+    assert len(rows(run)) == 3
 
 
 def test_a_missing_work_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="change single settings of the preset, e.g. epochs=30 class_weights=[1,10]",
+        help="change single settings of the preset, e.g. epochs=30 class_weights=[1,10] augment.noise_share=0.1",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument(
@@ -44,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     from trainer.presets import read_preset
-    from trainer.settings import TrainSettings, read_assignments
+    from trainer.settings import TrainSettings, merged, read_assignments
     from trainer.train import train
 
     preset = read_preset(args.preset)
-    table = {**preset.train, **read_assignments(args.set)}
+    table = merged(preset.train, read_assignments(args.set))
     settings = TrainSettings.read(table, f"preset {args.preset}")
     train(args.work, args.out, settings, device=args.device, threads=args.threads, must_resume=args.resume)
