@@ -34,6 +34,7 @@ from trainer.losses import (
 from trainer.patches import Batches, PatchFile, PatchMeta
 from trainer.precision import choose_precision
 from trainer.settings import TrainSettings, learning_rate
+from trainer.volume_batches import DeviceVolumeBatches, Source, VolumeBatches, open_volumes
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.average = MovingAverage(self.network, settings.ema) if settings.ema is not None else None
         self.augment = Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed)
-        self.batches = Batches(self.train_file, batch_size=settings.batch_size, seed=settings.seed)
+        self.batches = make_source(settings, self.train_file, self.device)
         self.val_batches = Batches(
             self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
         )
@@ -224,7 +225,7 @@ class Trainer:
         return tally
 
     def _on_device(
-        self, epoch: int, first: int, tally: Tally, what: str, batches: Batches | None = None
+        self, epoch: int, first: int, tally: Tally, what: str, batches: Source | None = None
     ) -> Iterable[tuple[int, Tensor, Tensor]]:
         """Yield (step, normalised images, targets) from batch `first` on, and time both waiting and work."""
         batches = self.batches if batches is None else batches
@@ -233,8 +234,8 @@ class Trainer:
         for step, (images, labels) in progress(source, total=len(batches) - first, what=what, unit="batches"):
             began = time.monotonic()
             tally.waited_s += began - asked
-            on_device = torch.from_numpy(images).to(self.device, non_blocking=True).float()
-            target = torch.from_numpy(labels).to(self.device, non_blocking=True).long()
+            on_device = torch.as_tensor(images).to(self.device, non_blocking=True).float()
+            target = torch.as_tensor(labels).to(self.device, non_blocking=True).long()
             yield step, (on_device - self.mean) / self.std, target
             tally.spent_s += time.monotonic() - asked
             asked = time.monotonic()
@@ -278,6 +279,34 @@ class Trainer:
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Return a 64-bit seed that depends on nothing but its arguments."""
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0])
+
+
+def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device) -> Source:
+    """Return what training patches come from.
+
+    Raises:
+        InputError: volumes are missing, or the shares are not as many as the labels.
+
+    """
+    if settings.source == "patches":
+        return Batches(train_file, batch_size=settings.batch_size, seed=settings.seed)
+    meta = train_file.meta
+    if len(settings.label_shares) > len(meta.labels):
+        raise InputError(
+            f"label_shares must have at most a number for each of the {len(meta.labels)} labels "
+            f"{', '.join(meta.labels)}, got {list(settings.label_shares)}"
+        )
+    volumes = open_volumes(train_file.path.parent, meta.training_cases)
+    drawn = VolumeBatches(
+        volumes,
+        meta.patch_shape_zyx,
+        settings.batch_size,
+        patches=settings.epoch_patches or meta.patches,
+        label_shares=settings.label_shares,
+        seed=settings.seed,
+        pinned=device.type == "cuda",
+    )
+    return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)
 
 
 def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:

@@ -39,6 +39,10 @@ class TrainSettings:
         gradient_norm: gradients are scaled down to it; null leaves them alone.
         ema: the weights that are validated and kept are an exponential moving average with this factor a step, as
             in 0.999; null for the weights themselves.
+        source: of training patches: "patches" reads those of train.h5, as in the paper; "volumes" draws new ones
+            each epoch from WORK/volumes; "device" does so from volumes that lie on the training device.
+        label_shares: with "volumes" and "device", for each label the share of patches that hold it.
+        epoch_patches: with "volumes" and "device", patches of an epoch; null for as many as train.h5 has.
         batch_size: patches a batch.
         accumulate: batches whose gradients make one step.
         epochs: passes over the training patches.
@@ -73,6 +77,9 @@ class TrainSettings:
     warm_up: float = 0.05
     gradient_norm: float | None = None
     ema: float | None = None
+    source: Literal["patches", "volumes", "device"] = "patches"
+    label_shares: tuple[float, ...] = (0.0, 0.3)
+    epoch_patches: int | None = None
     batch_size: int = 2
     accumulate: int = 1
     epochs: int = 22
@@ -108,6 +115,11 @@ class TrainSettings:
             "top_k_share": (0 < self.top_k_share <= 1, "in (0, 1]"),
             "ema": (self.ema is None or 0 < self.ema < 1, "in (0, 1) or null"),
             "accumulate": (1 <= self.accumulate <= 4096, "from 1 to 4096"),
+            "label_shares": (
+                all(share >= 0 for share in self.label_shares) and sum(self.label_shares) <= 1,
+                "shares from 0 on whose sum is at most 1",
+            ),
+            "epoch_patches": (self.epoch_patches is None or self.epoch_patches >= 1, ">= 1 or null"),
             "patience": (self.patience is None or self.patience >= 1, ">= 1 or null"),
             "most_skipped": (self.most_skipped >= 0, ">= 0"),
             "decay": (0 < self.decay <= 1, "in (0, 1]"),

@@ -28,6 +28,7 @@ from trainer.precision import choose_precision
 from trainer.presets import read_preset
 from trainer.settings import TrainSettings
 from trainer.train import choose_device
+from trainer.volume_batches import DeviceVolumeBatches, VolumeBatches, open_volumes
 
 TINY = {"base_filters": 2, "epochs": 2, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 2}
 
@@ -196,6 +197,8 @@ def test_a_batch_whose_loss_is_not_finite_is_skipped_and_said(
         {"schedule": "polynomial", "optimiser": "adamw", "gradient_norm": 1.0},
         {"precision": "float16", "loss": "dice_ce", "class_weights": "equal", "learning_rate": 0.003},
         {"ema": 0.9, "accumulate": 3},
+        {"source": "volumes", "label_shares": [0, 0.3, 0.6]},
+        {"source": "device", "epoch_patches": 10},
         {
             "augment": {
                 "mirror_zyx": [0.5, 0.5, 0.5],
@@ -212,6 +215,33 @@ def test_every_way_to_train_learns(work: Path, tmp_path: Path, changes: dict[str
     assert main(arguments(work, run, epochs=8, **{"class_weights": [1, 2, 4], **changes})) == 0
     losses = [float(row["train_loss"]) for row in rows(run)]
     assert min(losses[-2:]) < 0.97 * losses[0]
+
+
+def test_volumes_on_the_device_give_the_patches_of_volumes_on_disk(work: Path) -> None:
+    names = PatchFile(work / "train.h5").meta.training_cases
+    volumes = open_volumes(work, names)
+    host = VolumeBatches(volumes, (32, 16, 48), 3, patches=10, label_shares=(0, 0.5, 0.5), seed=1)
+    device = DeviceVolumeBatches(host, volumes, torch.device("cpu"))
+    assert len(host) == len(device) == 4
+    pairs = list(zip(host.batches(2, first_batch=1), device.batches(2, first_batch=1), strict=True))
+    assert len(pairs) == 3
+    for (images, labels), (there, labels_there) in pairs:
+        assert images.shape == (3, 1, 32, 16, 48)
+        np.testing.assert_array_equal(images, there.numpy())
+        np.testing.assert_array_equal(labels, labels_there.numpy())
+        assert np.all((labels > 0).any(axis=(1, 2, 3)))
+
+
+def test_a_volume_that_is_gone_is_named(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = PatchFile(work / "train.h5").meta.training_cases[0]
+    (work / "volumes" / name / "image.npy").unlink()
+    assert main(arguments(work, tmp_path / "run", source="volumes")) == 1
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert f"volumes/{name}" in message
+    assert "set source=patches" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_accumulated_batches_make_the_step_of_one_large_batch(work: Path, tmp_path: Path) -> None:
