@@ -41,8 +41,11 @@ def assert_close_in_space(
     size_in, size_out = np.array(input_shape), np.array(ours.shape)
     edges = (millimetres / np.array(input_spacing)[:, np.newaxis] + 0.5) / size_in[:, np.newaxis]
     mine = edges * size_out[:, np.newaxis] - 0.5
-    assert ((mine >= 0) & (mine <= size_out[:, np.newaxis] - 1)).mean() > 0.99  # the grids cover the same body
-    difference = ndimage.map_coordinates(ours, mine, np.float32, order=1, mode="nearest") - peer[tuple(index)]
+    assert (
+        (mine >= 0) & (mine <= size_out[:, np.newaxis] - 1)
+    ).mean() > 0.99  # the grids cover the same body
+    values = ours.astype(np.float32, copy=False)
+    difference = ndimage.map_coordinates(values, mine, order=1, mode="nearest") - peer[tuple(index)]
     worst = float(np.quantile(np.abs(difference), 0.999))
     assert worst <= within, f"differs by {worst}, {within} is allowed"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import statistics
 import sys
 import time
@@ -64,7 +65,9 @@ class Row:
         for name, seconds in {"": self.seconds, **self.peers}.items():
             text = f"{name} {1000 * seconds:.4g} ms".strip()
             if self.patches is not None:
-                text += f", {self.patches / seconds:.4g} patches/s, {self.moved_bytes / seconds / 1e9:.3g} GB/s"
+                text += (
+                    f", {self.patches / seconds:.4g} patches/s, {self.moved_bytes / seconds / 1e9:.3g} GB/s"
+                )
             if name:
                 text += f" ({seconds / self.seconds:.3g}x)"
             else:
@@ -84,7 +87,7 @@ class Memcpy:
         if self._buffers.shape[1] < size:
             self._buffers = np.ones((2, size), np.uint8)
         edges = [size * part // threads for part in range(threads + 1)]
-        halves = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        halves = [slice(a, b) for a, b in itertools.pairwise(edges)]
         source, target = self._buffers
         started = time.perf_counter()
         if threads == 1:
@@ -194,9 +197,7 @@ class Suite:
             if peer.name in medians and not peer.threaded:
                 self._once[kernel, case, peer.name] = medians[peer.name]
         share = statistics.median(copies) / seconds
-        row = Row(
-            kernel, case, threads, seconds, share, medians, moved_bytes or 2 * copied_bytes, patches
-        )
+        row = Row(kernel, case, threads, seconds, share, medians, moved_bytes or 2 * copied_bytes, patches)
         self.rows.append(row)
         benchmark.extra_info["memcpy_share"] = share
         return result

@@ -99,7 +99,9 @@ def _write(path: Path, suite: Suite) -> None:
     path.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
     about = path.with_suffix(".machine.json")
     known = json.loads(about.read_text())["differences"] if about.exists() else {}
-    about.write_text(json.dumps({**_machine(), "differences": {**known, **suite.differences}}, indent=1) + "\n")
+    about.write_text(
+        json.dumps({**_machine(), "differences": {**known, **suite.differences}}, indent=1) + "\n"
+    )
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, int]:

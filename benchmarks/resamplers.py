@@ -8,15 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.compare import Peer
 from benchmarks.agreement import assert_close, assert_close_in_space
+from benchmarks.compare import Peer
 from benchmarks.volumes import NETWORK_SPACING_ZYX_MM, Shape, Size
 
 Check = Callable[[Any, Any], None]
 
 
 def simpleitk(
-    volume: NDArray[Any], shape_zyx: Shape, threads: int, *, order: int, check: Check, difference: str, name: str = ""
+    volume: NDArray[Any],
+    shape_zyx: Shape,
+    threads: int,
+    *,
+    order: int,
+    check: Check,
+    difference: str,
+    name: str = "",
 ) -> Peer:
     """SimpleITK's resample filter, with the origin moved so that voxel edges agree."""
 
@@ -26,7 +33,9 @@ def simpleitk(
         image = sitk.GetImageFromArray(volume)
         spacing = [a / b for a, b in zip(volume.shape[::-1], shape_zyx[::-1], strict=True)]
         resample = sitk.ResampleImageFilter()
-        resample.SetInterpolator({0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}[order])
+        resample.SetInterpolator(
+            {0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}[order]
+        )
         resample.SetSize([int(n) for n in shape_zyx[::-1]])
         resample.SetOutputSpacing(spacing)
         resample.SetOutputOrigin([(each - 1) / 2 for each in spacing])
@@ -41,7 +50,9 @@ def simpleitk(
     return Peer(name or "SimpleITK", "SimpleITK", difference, make, check_image, threaded=True)
 
 
-def scipy(volume: NDArray[Any], shape_zyx: Shape, *, order: int, mode: str, check: Check, difference: str) -> Peer:
+def scipy(
+    volume: NDArray[Any], shape_zyx: Shape, *, order: int, mode: str, check: Check, difference: str
+) -> Peer:
     """SciPy's zoom, with grid_mode=True."""
 
     def make() -> Callable[[], Any]:
@@ -53,7 +64,9 @@ def scipy(volume: NDArray[Any], shape_zyx: Shape, *, order: int, mode: str, chec
     return Peer("SciPy", "scipy", difference, make, check)
 
 
-def torchio(volume: NDArray[Any], size: Size, *, check: Callable[[Any, Any, Any], None], difference: str, label: bool) -> Peer:
+def torchio(
+    volume: NDArray[Any], size: Size, *, check: Callable[[Any, Any, Any], None], difference: str, label: bool
+) -> Peer:
     """TorchIO's Resample; `check` also gets the affine of the result."""
 
     def make() -> Callable[[], Any]:

@@ -65,7 +65,9 @@ def torch_argmax(label_map: Any, shape_zyx: Shape) -> Peer:
 
         def run() -> Any:
             maps = (tensor == classes)[None].float()
-            maps = torch.nn.functional.interpolate(maps, size=shape_zyx, mode="trilinear", align_corners=False)
+            maps = torch.nn.functional.interpolate(
+                maps, size=shape_zyx, mode="trilinear", align_corners=False
+            )
             return maps[0].argmax(0).to(torch.uint8)
 
         return run
@@ -182,5 +184,3 @@ def covers_the_same(size: Size) -> Callable[[Any, Any, Any], None]:
             np.testing.assert_allclose(*centres, rtol=0, atol=0.4)  # half a voxel
 
     return check
-
-

@@ -114,9 +114,7 @@ def file(content: tuple[Any, Any], tmp_path: Path) -> PatchFile:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_read_an_epoch(
-    benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile, threads: int
-) -> None:
+def test_read_an_epoch(benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile, threads: int) -> None:
     batches = Batches(file, 2, seed=0, threads=threads)
     images = np.concatenate(rate(benchmark, lambda: [images for images, _ in batches.batches(0)]))
     np.testing.assert_array_equal(images, content[0][batches.order(0)])

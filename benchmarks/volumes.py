@@ -50,7 +50,9 @@ def ct(shape_zyx: Shape, dtype: str) -> NDArray[Any]:
     coarse = [max(2, n // COARSE) for n in shape_zyx]
     noise = np.random.default_rng(0).normal(0, 1, coarse).astype(np.float32)
     for axis, (few, many) in enumerate(zip(coarse, shape_zyx, strict=True)):
-        basis = ndimage.zoom(np.eye(few, dtype=np.float32), (many / few, 1), order=3, mode="nearest", grid_mode=True)
+        basis = ndimage.zoom(
+            np.eye(few, dtype=np.float32), (many / few, 1), order=3, mode="nearest", grid_mode=True
+        )
         noise = np.moveaxis(np.tensordot(basis, noise, axes=(1, axis)), 0, axis)
     volume = np.ascontiguousarray(250 + 1250 * np.tanh(noise))
     if dtype == "uint8":
