@@ -112,12 +112,14 @@ class Suite:
         all_peers: a peer that is not installed is an error and not left out.
         rows: one for each benchmark that was timed.
         differences: by kernel and peer.
+        notes: by name, what is measured and has no row.
         left_out: packages that are not installed.
     """
 
     all_peers: bool
     rows: list[Row] = field(default_factory=list)
     differences: dict[str, dict[str, str]] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     memcpy: Memcpy = field(default_factory=Memcpy)
     _once: dict[tuple[str, str, str], float] = field(default_factory=dict)
@@ -225,6 +227,6 @@ def _threads(threads: int) -> Iterator[None]:
         yield
 
 
-def same(_ours: NDArray[Any], _theirs: NDArray[Any]) -> None:
+def same(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
     """Raise unless the arrays are equal."""
-    np.testing.assert_array_equal(_ours, _theirs)
+    np.testing.assert_array_equal(ours, theirs)

@@ -50,6 +50,12 @@ def compare(benchmark: Any, pytestconfig: pytest.Config) -> Callable[..., Any]:
     return lambda **arguments: suite.compare(benchmark, **arguments)
 
 
+@pytest.fixture
+def notes(pytestconfig: pytest.Config) -> dict[str, str]:
+    """Return where to leave what has no row in the table; it is printed, and written below the table."""
+    return pytestconfig.stash[SUITE].notes
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory(pytestconfig: pytest.Config) -> Iterator[None]:
     yield
@@ -74,14 +80,15 @@ def threads(request: pytest.FixtureRequest) -> int:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     suite = config.stash[SUITE]
-    if suite.rows:
+    timed = not config.option.benchmark_disable
+    if timed and (suite.rows or suite.notes):
         terminalreporter.section("beside peers and memcpy")
-    for row in suite.rows:
-        terminalreporter.write_line(row.line())
+        for line in [*(row.line() for row in suite.rows), *suite.notes.values()]:
+            terminalreporter.write_line(line)
     for package in sorted(suite.left_out):
         terminalreporter.write_line(f"{package} is not installed: left out")
     path: Path | None = config.option.bench_results
-    if path is not None and suite.rows:
+    if timed and path is not None:
         _write(path, suite)
         terminalreporter.write_line(f"written to {path}")
 
@@ -98,10 +105,9 @@ def _write(path: Path, suite: Suite) -> None:
         rows[_key(row)] = row
     path.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
     about = path.with_suffix(".machine.json")
-    known = json.loads(about.read_text())["differences"] if about.exists() else {}
-    about.write_text(
-        json.dumps({**_machine(), "differences": {**known, **suite.differences}}, indent=1) + "\n"
-    )
+    known = json.loads(about.read_text()) if about.exists() else {}
+    texts = {key: {**known.get(key, {}), **getattr(suite, key)} for key in ("differences", "notes")}
+    about.write_text(json.dumps({**_machine(), **texts}, indent=1) + "\n")
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, int]:

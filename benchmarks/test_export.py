@@ -135,7 +135,7 @@ def test_export(compare: Callable[..., Any], size: Size, way: str, threads: int)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_export_memory(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_memory(benchmark: Any, notes: dict[str, str]) -> None:
     """Peak memory of the export of a long scan, in a process of its own; its time includes making the class maps."""
     grids = (
         ((683, 448, 448), (683, 512, 512), 32) if benchmark.enabled else ((64, 112, 112), (64, 128, 128), 8)
@@ -147,13 +147,10 @@ def test_export_memory(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> No
         return dict(json.loads(done.stdout))
 
     found = benchmark.pedantic(measure, rounds=1)
-    line = (
-        f"export of {'x'.join(map(str, grids[1]))} from {'x'.join(map(str, grids[0]))}, {CLASSES} classes float32: "
-        f"{found['above'] / 2**20:.1f} MiB above the label map of {found['labels'] / 2**20:.1f} MiB, "
-        f"of which the slab of {grids[2]} planes is {found['slab'] / 2**20:.1f} MiB"
+    notes["export memory"] = (
+        f"Peak memory of the export of {'x'.join(map(str, grids[1]))} from {CLASSES} float32 class maps of "
+        f"{'x'.join(map(str, grids[0]))}: {found['above'] / 2**20:.1f} MiB above the label map of "
+        f"{found['labels'] / 2**20:.1f} MiB, of which the slab of {grids[2]} planes is {found['slab'] / 2**20:.1f} MiB."
     )
-    benchmark.extra_info["memory"] = line
-    with capsys.disabled():
-        sys.stdout.write(f"\n{line}\n")
     assert found["above"] >= found["slab"]
     assert found["above"] <= found["slab"] + 2 * found["slab"] // grids[2] + 2**23  # two planes, and threads
