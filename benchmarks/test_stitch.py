@@ -45,7 +45,7 @@ def torchio(
         import torchio as tio
 
         image = torch.zeros(1, *tiling.shape_zyx, dtype=torch.uint8)
-        overlap = [n // 2 for n in tiling.patch_shape_zyx]
+        overlap = tuple(n // 2 for n in tiling.patch_shape_zyx)
         sampler = tio.GridSampler(
             tio.Subject(image=tio.ScalarImage(tensor=image)), tiling.patch_shape_zyx, overlap
         )
