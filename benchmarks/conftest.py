@@ -103,11 +103,20 @@ def _write(path: Path, suite: Suite) -> None:
     for measured in suite.rows:
         row = {key: getattr(measured, key) for key in keys}
         rows[_key(row)] = row
-    path.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
+    path.write_text(json.dumps(_rounded(list(rows.values())), indent=1) + "\n")
     about = path.with_suffix(".machine.json")
     known = json.loads(about.read_text()) if about.exists() else {}
     texts = {key: {**known.get(key, {}), **getattr(suite, key)} for key in ("differences", "notes")}
     about.write_text(json.dumps({**_machine(), **texts}, indent=1) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    """Keep four digits of every float."""
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
 def _key(row: dict[str, Any]) -> tuple[str, str, int]:

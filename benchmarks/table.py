@@ -107,7 +107,7 @@ def table(rows: list[Row], machine: dict[str, Any]) -> str:
         "| kernel | case | threads | ms | of memcpy's rate | peers: ms (times ours) |",
         "|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in _in_order(rows):
         seconds = row["seconds"]
         peers = "; ".join(
             f"{name} {_ms(theirs)} ({theirs / seconds:.3g}x)" for name, theirs in row["peers"].items()
@@ -132,6 +132,17 @@ def table(rows: list[Row], machine: dict[str, Any]) -> str:
         *(goal.line(rows) for goal in GOALS),
     ]
     return "\n".join(lines)
+
+
+def _in_order(rows: list[Row]) -> list[Row]:
+    """Return kernels, and the cases of each, in the order in which they were first met, the threads together."""
+    kernels = [row["kernel"] for row in rows]
+    cases = [(row["kernel"], row["case"]) for row in rows]
+
+    def place(row: Row) -> tuple[int, int, int]:
+        return kernels.index(row["kernel"]), cases.index((row["kernel"], row["case"])), row["threads"]
+
+    return sorted(rows, key=place)
 
 
 def _ms(seconds: float) -> str:
