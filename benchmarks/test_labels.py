@@ -87,8 +87,8 @@ def test_resample_labels_linear(compare: Callable[..., Any], size: Size, threads
     assert set(np.unique(label_map)) == {0, 1, 2}
     out = np.ones(shape, np.uint8)
     compare(
-        kernel="resample_labels",
-        case=f"{size.name}, linear",
+        kernel="resample_labels, linear",
+        case=size.name,
         threads=threads,
         ours=lambda: voxelcore.resample_labels(label_map, shape, method="linear", out=out, threads=threads),
         copied_bytes=(label_map.nbytes + out.nbytes) // 2,
@@ -117,8 +117,8 @@ def test_resample_labels_nearest(compare: Callable[..., Any], size: Size, thread
             assert np.any([result == corner for corner in corners], axis=0).all()
 
     compare(
-        kernel="resample_labels",
-        case=f"{size.name}, nearest",
+        kernel="resample_labels, nearest",
+        case=size.name,
         threads=threads,
         ours=lambda: voxelcore.resample_labels(label_map, shape, method="nearest", out=out, threads=threads),
         copied_bytes=(label_map.nbytes + out.nbytes) // 2,
