@@ -8,13 +8,14 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench sanitize container-test clean
+.PHONY: help install demo test check format bench bench-smoke sanitize container-test clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
 	@echo "make test            all tests"
 	@echo "make check           lint, types, formatting, clang-tidy"
-	@echo "make bench           benchmarks"
+	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
+	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make container-test  the container, built and run on real and hostile input"
 
@@ -28,6 +29,10 @@ $(VENV)/trainer.stamp: $(SOURCES) | $(BIN)/python
 $(VENV)/dev.stamp: $(SOURCES) | $(BIN)/python
 	$(PINNED) $(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/trainer.stamp
+
+$(VENV)/bench.stamp: $(SOURCES) | $(BIN)/python
+	$(PINNED) $(BIN)/pip install --quiet --editable '.[bench]'
+	@touch $@
 
 install: $(VENV)/trainer.stamp
 
@@ -47,8 +52,13 @@ test: $(VENV)/dev.stamp
 container-test: $(VENV)/dev.stamp
 	$(BIN)/pytest -m container tests/container
 
-bench: $(VENV)/dev.stamp
-	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only
+bench: $(VENV)/bench.stamp
+	rm -f benchmarks/results.json benchmarks/results.machine.json
+	$(BIN)/pytest benchmarks --benchmark-only --bench-all-peers --bench-results benchmarks/results.json --timeout 1200
+	$(BIN)/python -m benchmarks.table
+
+bench-smoke: $(VENV)/bench.stamp
+	$(BIN)/pytest benchmarks --bench-all-peers
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

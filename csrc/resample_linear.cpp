@@ -14,10 +14,11 @@ void resample_linear(const T* volume, const LinearPlan& plan, T* out, Threads th
         for (Index row = begin; row < end; ++row) {
             const float* values = linear_row(volume, 0, row / shape.y, row % shape.y).data();
             T* made = writer.next(row);
+            const Index n = shape.x;  // not the captured one: a store of uint8 might change it
             if constexpr (std::is_same_v<T, Half>) {
-                narrow(Set{}, values, shape.x, made);
+                narrow(Set{}, values, n, made);
             } else {
-                for (Index i = 0; i < shape.x; ++i) made[i] = from_float<T>(values[i]);
+                for (Index i = 0; i < n; ++i) made[i] = from_float<T>(values[i]);
             }
             writer.put(row);
         }

@@ -1,4 +1,4 @@
-"""Patch files: packing and reading, beside what h5py does by itself. Run by `make bench`.
+"""Patch files: packing and reading, beside what h5py does by itself. No peer reads this format: no row in the table.
 
 Patches are band-limited noise around soft tissue with air at the sides, clipped to [-100, 200]: they pack
 to about the share of a real portal-venous CT. Rates are of raw bytes. h5py's filters hold its global lock, so
@@ -49,7 +49,7 @@ def rate(benchmark: Benchmark, work: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def bench_pack(benchmark: Benchmark, content: tuple[Any, Any], threads: int) -> None:
+def test_pack(benchmark: Benchmark, content: tuple[Any, Any], threads: int) -> None:
     images, labels = content
     with ThreadPoolExecutor(threads) as pool:
         packed = rate(
@@ -63,7 +63,7 @@ def bench_pack(benchmark: Benchmark, content: tuple[Any, Any], threads: int) -> 
 
 
 @pytest.mark.parametrize("compression", ["gzip", "lzf"])
-def bench_pack_h5py(benchmark: Benchmark, content: tuple[Any, Any], compression: str, tmp_path: Path) -> None:
+def test_pack_h5py(benchmark: Benchmark, content: tuple[Any, Any], compression: str, tmp_path: Path) -> None:
     options = {"shuffle": True, "compression": compression}
     if compression == "gzip":
         options["compression_opts"] = 1
@@ -114,15 +114,13 @@ def file(content: tuple[Any, Any], tmp_path: Path) -> PatchFile:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def bench_read_an_epoch(
-    benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile, threads: int
-) -> None:
+def test_read_an_epoch(benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile, threads: int) -> None:
     batches = Batches(file, 2, seed=0, threads=threads)
     images = np.concatenate(rate(benchmark, lambda: [images for images, _ in batches.batches(0)]))
     np.testing.assert_array_equal(images, content[0][batches.order(0)])
 
 
-def bench_read_h5py(benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile) -> None:
+def test_read_h5py(benchmark: Benchmark, content: tuple[Any, Any], file: PatchFile) -> None:
     def read() -> list[Any]:
         with h5py.File(file.path) as peer:
             return [(peer["image"][number], peer["label"][number]) for number in range(PATCHES)]
