@@ -9,7 +9,7 @@ py::tuple available() {
     py::list names;
     for (const Isa set : {Isa::baseline, Isa::avx2, Isa::avx512})
         if (has_isa(set)) names.append(name_of(set));
-    return py::tuple(names);
+    return {names};
 }
 
 void use(const py::object& name) {

@@ -48,6 +48,7 @@ py::array extract(const py::object& volume, const py::object& starts_zyx, const 
     const Threads workers = threads_argument(threads);
     dispatch(input.dtype(), AnyVoxel{}, [&]<class T>() {
         std::vector<PatchSource<T>> sources;
+        sources.reserve(starts.size());
         for (const Zyx start : starts) sources.push_back({data<T>(input), shape, start});
         T* target = mutable_data<T>(result);
         const py::gil_scoped_release release;
@@ -82,6 +83,7 @@ void extract_each(const py::list& volumes, const py::object& starts_zyx, const p
     }
     dispatch(result.dtype(), AnyVoxel{}, [&]<class T>() {
         std::vector<PatchSource<T>> sources;
+        sources.reserve(count * static_cast<std::size_t>(channels));
         for (std::size_t i = 0; i < count; ++i) {
             const Zyx shape = shape_of(inputs[i]);
             for (Index channel = 0; channel < channels; ++channel)

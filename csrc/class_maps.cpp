@@ -12,7 +12,7 @@ void class_maps_to_labels(const ClassMapSlab<T>& maps, const LinearPlan& plan, I
                           const LabelView& out, Threads threads) {
     const Zyx shape = plan.shape_out();
     const Index count = (end_z - begin_z) * shape.y;
-    parallel_pieces(count, rows_per_piece, threads, [&]<class Set>(Set, Index begin, Index end) {
+    parallel_pieces(count, rows_per_piece, threads, [&]<class Set>(Set /*set*/, Index begin, Index end) {
         LinearRow<Set> linear_row(plan);
         const auto n = static_cast<std::size_t>(shape.x);
         std::vector<float> best(n);
@@ -32,12 +32,15 @@ void class_maps_to_labels(const ClassMapSlab<T>& maps, const LinearPlan& plan, I
                     label[i] = wins ? candidate : label[i];
                 }
             }
+            // Copies of what is captured: a store of uint8 might change it, for all that the compiler knows.
+            const std::int32_t* from = label.data();
+            const Index step = out.stride.x;
             std::uint8_t* target = out.data + z * out.stride.z + y * out.stride.y;
-            if (out.stride.x == 1) {
-                for (std::size_t i = 0; i < n; ++i) target[i] = static_cast<std::uint8_t>(label[i]);
+            if (step == 1) {
+                for (std::size_t i = 0; i < n; ++i) target[i] = static_cast<std::uint8_t>(from[i]);
             } else {
-                for (Index i = 0; i < shape.x; ++i)
-                    target[i * out.stride.x] = static_cast<std::uint8_t>(label[static_cast<std::size_t>(i)]);
+                for (std::size_t i = 0; i < n; ++i, target += step)
+                    *target = static_cast<std::uint8_t>(from[i]);
             }
         }
     });

@@ -24,7 +24,7 @@ Half clipped(Half value, Half low, Half high) {
 
 template <class T>
 void clip(const T* volume, Index count, T low, T high, T* out, Threads threads) {
-    parallel_pieces(count, voxels_per_piece, threads, [&](auto, Index begin, Index end) {
+    parallel_pieces(count, voxels_per_piece, threads, [&](auto /*set*/, Index begin, Index end) {
         // Copies of what is captured: a store of uint8 might change it, for all that the compiler knows.
         const T* from = volume;
         T* to = out;

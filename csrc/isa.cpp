@@ -13,7 +13,7 @@ namespace {
 constexpr std::array<Isa, 3> best_first{Isa::avx512, Isa::avx2, Isa::baseline};
 
 Isa chosen_at_start() {
-    const char* wanted = std::getenv("VOXELCORE_ISA");
+    const char* wanted = std::getenv("VOXELCORE_ISA");  // NOLINT(concurrency-mt-unsafe): nothing here sets it
     if (wanted != nullptr && *wanted != '\0') {
         if (const auto set = isa_named(wanted)) return *set;
         throw std::runtime_error(
@@ -34,10 +34,10 @@ std::atomic<Isa>& slot() {
 bool has_isa([[maybe_unused]] Isa set) {
     if (set == Isa::baseline) return true;
 #if VOXELCORE_X86
-    const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("f16c") != 0;
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
     if (set == Isa::avx2) return avx2;
-    return avx2 && __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-           __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #else
     return false;
 #endif

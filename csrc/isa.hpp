@@ -7,6 +7,7 @@
 // Contraction is off and no loop is reordered, so every set gives the same bits (of a NaN, that it is one).
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string_view>
 
@@ -22,7 +23,7 @@
 
 namespace voxelcore {
 
-enum class Isa : int { baseline, avx2, avx512 };
+enum class Isa : std::uint8_t { baseline, avx2, avx512 };
 
 // Tags for overloads of the few inner loops that are written out for a set.
 struct Baseline {};
@@ -32,9 +33,9 @@ struct Avx512 {};
 // The best set of this processor, or the one that the environment variable VOXELCORE_ISA names.
 // Throws std::runtime_error where there is no such set, or this processor does not have it.
 Isa isa();
-void set_isa(Isa isa);
-bool has_isa(Isa isa);
-const char* name_of(Isa isa);
+void set_isa(Isa set);
+bool has_isa(Isa set);
+const char* name_of(Isa set);
 std::optional<Isa> isa_named(std::string_view name);  // one that this processor and build have
 
 #if VOXELCORE_X86

@@ -20,7 +20,7 @@ namespace voxelcore {
 namespace {
 
 std::optional<int> number_in(const char* variable) {
-    const char* value = std::getenv(variable);
+    const char* value = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nothing here sets it
     if (value == nullptr) return std::nullopt;
     int number = 0;
     const auto [rest, error] = std::from_chars(value, value + std::strlen(value), number);

@@ -4,9 +4,9 @@
 #include "resample_cubic.hpp"
 
 #include <algorithm>
-#include <memory>
 #include <vector>
 
+#include "large_buffer.hpp"
 #include "spline_panel.hpp"
 #include "voxel.hpp"
 
@@ -15,6 +15,16 @@ namespace {
 
 constexpr Index row_lanes = 32;     // rows of a plane that are filtered along x together
 constexpr Index column_lanes = 64;  // columns that are filtered along y or z together
+
+// A line of a panel to or from a volume. The full width is written as a constant, so that it becomes vectors.
+template <Index width, class Convert>
+void convert_line(Index lanes, const Convert& convert) {
+    if (lanes == width) {
+        for (Index j = 0; j < width; ++j) convert(j);
+    } else {
+        for (Index j = 0; j < lanes; ++j) convert(j);
+    }
+}
 
 // Rows (count, n) of a plane along x: transposed into a panel, which makes lanes of the rows, and back.
 template <class T>
@@ -40,14 +50,18 @@ void resample_rows(const T* rows, Index count, const CubicAxis& x, float* panel,
 template <class In, class Out>
 void resample_columns(const In* source, Index line_in, Index lanes, const CubicAxis& axis, float* panel,
                       Out* target, Index line_out) {
-    for (Index i = 0; i < axis.n_in; ++i)
-        for (Index j = 0; j < lanes; ++j) panel[i * column_lanes + j] = to_float(source[i * line_in + j]);
+    for (Index i = 0; i < axis.n_in; ++i) {
+        const In* from = source + i * line_in;
+        float* to = panel + i * column_lanes;
+        convert_line<column_lanes>(lanes, [from, to](Index j) { to[j] = to_float(from[j]); });
+    }
     filter_panel<column_lanes>(panel, axis);
     std::array<float, column_lanes> values;
     for (Index i = 0; i < axis.size(); ++i) {
         interpolate_panel<column_lanes>(panel, axis, i, values.data());
-        for (Index j = 0; j < lanes; ++j)
-            target[i * line_out + j] = from_float<Out>(values[static_cast<std::size_t>(j)]);
+        const float* from = values.data();
+        Out* to = target + i * line_out;
+        convert_line<column_lanes>(lanes, [from, to](Index j) { to[j] = from_float<Out>(from[j]); });
     }
 }
 
@@ -73,25 +87,25 @@ void resample_cubic(const T* volume, const CubicPlan& plan, T* out, Threads thre
     const Zyx in = plan.shape_in();
     const Zyx shape = plan.shape_out();
     const Index plane = shape.y * shape.x;
-    const auto planes = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(in.z * plane));
+    const LargeBuffer planes(in.z * plane);
     const auto panel_size = [](Index n, Index lanes) { return static_cast<std::size_t>(n * lanes); };
 
-    parallel_pieces(in.z, 1, threads, [&](auto, Index begin, Index end) {
+    parallel_pieces(in.z, 1, threads, [&](auto /*set*/, Index begin, Index end) {
         std::vector<float> rows(static_cast<std::size_t>(plan.y.is_identity() ? 0 : in.y * shape.x));
         std::vector<float> panel(std::max(panel_size(in.x, row_lanes), panel_size(in.y, column_lanes)));
         for (Index z = begin; z < end; ++z)
             resample_plane(volume + z * in.y * in.x, plan, rows.data(), panel.data(),
-                           planes.get() + z * plane);
+                           planes.data() + z * plane);
     });
     if (plan.z.is_identity()) {
-        parallel_pieces(shape.voxels(), plane, threads, [&](auto, Index begin, Index end) {
-            for (Index i = begin; i < end; ++i) out[i] = from_float<T>(planes[static_cast<std::size_t>(i)]);
+        parallel_pieces(shape.voxels(), plane, threads, [&](auto /*set*/, Index begin, Index end) {
+            for (Index i = begin; i < end; ++i) out[i] = from_float<T>(planes.data()[i]);
         });
         return;
     }
-    parallel_pieces(plane, column_lanes, threads, [&](auto, Index begin, Index end) {
+    parallel_pieces(plane, column_lanes, threads, [&](auto /*set*/, Index begin, Index end) {
         std::vector<float> panel(panel_size(in.z, column_lanes));
-        resample_columns(planes.get() + begin, plane, end - begin, plan.z, panel.data(), out + begin, plane);
+        resample_columns(planes.data() + begin, plane, end - begin, plan.z, panel.data(), out + begin, plane);
     });
 }
 

@@ -12,6 +12,13 @@ constexpr Index outputs_per_block =
     64;  // most of a label map is one label far around: such a block is filled
 constexpr std::int16_t mixed = -1;
 
+template <class T>
+bool is_uniform(const T* begin, const T* end) {
+    T differs = 0;
+    for (const T* at = begin; at < end; ++at) differs = static_cast<T>(differs | (*at ^ *begin));
+    return differs == 0;
+}
+
 // The four source rows around an output row with their weights, in units of the product of the denominators
 // of z and y.
 struct RowBundle {
@@ -77,13 +84,23 @@ void resample_labels_nearest(const std::uint8_t* labels, Zyx shape_in, Zyx shape
     const auto source_z = nearest_axis(shape_in.z, shape_out.z);
     const auto source_y = nearest_axis(shape_in.y, shape_out.y);
     const auto source_x = nearest_axis(shape_in.x, shape_out.x);
-    parallel_for(shape_out.rows(), rows_per_piece, threads, [&](Index begin, Index end) {
+    parallel_pieces(shape_out.rows(), rows_per_piece, threads, [&](auto /*set*/, Index begin, Index end) {
+        // Copies of what is captured: a store of uint8 might change it, for all that the compiler knows.
+        const std::int32_t* x = source_x.data();
+        const Index n = shape_out.x;
         for (Index row = begin; row < end; ++row) {
             const Index z = source_z[static_cast<std::size_t>(row / shape_out.y)];
             const Index y = source_y[static_cast<std::size_t>(row % shape_out.y)];
             const std::uint8_t* source = labels + (z * shape_in.y + y) * shape_in.x;
-            std::uint8_t* target = out + row * shape_out.x;
-            for (Index i = 0; i < shape_out.x; ++i) target[i] = source[source_x[static_cast<std::size_t>(i)]];
+            std::uint8_t* target = out + row * n;
+            for (Index first = 0; first < n; first += outputs_per_block) {
+                const Index stop = std::min(first + outputs_per_block, n);
+                if (is_uniform(source + x[first], source + x[stop - 1] + 1)) {
+                    std::fill(target + first, target + stop, source[x[first]]);
+                } else {
+                    for (Index i = first; i < stop; ++i) target[i] = source[x[i]];
+                }
+            }
         }
     });
 }
@@ -92,7 +109,7 @@ void resample_labels_linear(const std::uint8_t* labels, const LinearPlan& plan, 
                             Threads threads) {
     const Zyx shape = plan.shape_out();
     const LinearAxis& x = plan.x;
-    parallel_pieces(shape.rows(), rows_per_piece, threads, [&](auto, Index begin, Index end) {
+    parallel_pieces(shape.rows(), rows_per_piece, threads, [&](auto /*set*/, Index begin, Index end) {
         // The label on which all four source rows agree, or `mixed`; the last voxel twice, as the upper
         // neighbour.
         std::vector<std::int16_t> agreed(static_cast<std::size_t>(x.n_in) + 1);
@@ -109,12 +126,8 @@ void resample_labels_linear(const std::uint8_t* labels, const LinearPlan& plan, 
                 const Index stop = std::min(first + outputs_per_block, shape.x);
                 const auto low = static_cast<std::size_t>(x.lower[static_cast<std::size_t>(first)]);
                 const auto high = static_cast<std::size_t>(x.lower[static_cast<std::size_t>(stop) - 1]) + 1;
-                const std::int16_t label = agreed[low];
-                std::int16_t others = label == mixed ? mixed : std::int16_t{0};
-                for (std::size_t i = low; i <= high; ++i)
-                    others |= static_cast<std::int16_t>(agreed[i] ^ label);
-                if (others == 0) {
-                    std::fill(target + first, target + stop, static_cast<std::uint8_t>(label));
+                if (agreed[low] != mixed && is_uniform(agreed.data() + low, agreed.data() + high + 1)) {
+                    std::fill(target + first, target + stop, static_cast<std::uint8_t>(agreed[low]));
                 } else {
                     for (Index i = first; i < stop; ++i)
                         target[i] = voted(source, agreed.data(), x, static_cast<std::size_t>(i));

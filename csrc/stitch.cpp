@@ -60,7 +60,7 @@ void stitch(const T* patches, Zyx patch, Index channels, const std::vector<Place
             Zyx shape, bool from_zero, Threads threads) {
     // A piece is one plane of one channel: it belongs to one thread, which adds the patches of a voxel in
     // order.
-    parallel_pieces(channels * shape.z, 1, threads, [&]<class Set>(Set, Index begin, Index end) {
+    parallel_pieces(channels * shape.z, 1, threads, [&]<class Set>(Set /*set*/, Index begin, Index end) {
         std::vector<float> widened(static_cast<std::size_t>(patch.x));
         Strip<T> strip;
         for (Index piece = begin; piece < end; ++piece) {

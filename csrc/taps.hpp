@@ -27,7 +27,7 @@ inline void interpolate_plain(const float* row, const LinearAxis& axis, Index be
     for (Index i = begin; i < axis.size(); ++i) out[i] = lerp(row[lower[i]], row[lower[i] + 1], weight[i]);
 }
 
-inline void interpolate(Baseline, const float* row, const LinearAxis& axis, float* out) {
+inline void interpolate(Baseline /*set*/, const float* row, const LinearAxis& axis, float* out) {
     interpolate_plain(row, axis, 0, out);
 }
 
@@ -38,7 +38,7 @@ inline void interpolate(Baseline, const float* row, const LinearAxis& axis, floa
                             in_second);
 }
 
-[[VOXELCORE_TARGET_AVX2]] inline void interpolate(Avx2, const float* row, const LinearAxis& axis,
+[[VOXELCORE_TARGET_AVX2]] inline void interpolate(Avx2 /*set*/, const float* row, const LinearAxis& axis,
                                                   float* out) {
     constexpr Index lanes = 8;
     Index i = 0;
@@ -62,7 +62,7 @@ inline void interpolate(Baseline, const float* row, const LinearAxis& axis, floa
     interpolate_plain(row, axis, i, out);
 }
 
-[[VOXELCORE_TARGET_AVX512]] inline void interpolate(Avx512, const float* row, const LinearAxis& axis,
+[[VOXELCORE_TARGET_AVX512]] inline void interpolate(Avx512 /*set*/, const float* row, const LinearAxis& axis,
                                                     float* out) {
     constexpr Index lanes = 16;
     Index i = 0;
