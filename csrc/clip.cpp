@@ -1,11 +1,15 @@
 #include "clip.hpp"
 
+#include <algorithm>
+
 #include "voxel.hpp"
 
 namespace voxelcore {
 namespace {
 
 constexpr Index voxels_per_piece = Index{1} << 16;
+constexpr Index bytes_per_thread = Index{16}
+                                   << 20;  // about a millisecond of work, below which a thread does not pay
 
 template <class T>
 T clipped(T value, T low, T high) {
@@ -24,6 +28,8 @@ Half clipped(Half value, Half low, Half high) {
 
 template <class T>
 void clip(const T* volume, Index count, T low, T high, T* out, Threads threads) {
+    const Index useful = 1 + count * static_cast<Index>(sizeof(T)) / bytes_per_thread;
+    threads.count = static_cast<int>(std::min<Index>(threads.count, useful));
     parallel_pieces(count, voxels_per_piece, threads, [&](auto /*set*/, Index begin, Index end) {
         // Copies of what is captured: a store of uint8 might change it, for all that the compiler knows.
         const T* from = volume;

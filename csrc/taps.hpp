@@ -21,14 +21,21 @@ inline constexpr std::size_t row_padding = 32;
 // exact.
 inline float lerp(float a, float b, float weight) { return a + (weight == 0.0F ? 0.0F : weight * (b - a)); }
 
+// `finite` promises that the row holds no NaN and no infinity, so that a weight of 0 need not be looked at.
+template <bool finite>
 inline void interpolate_plain(const float* row, const LinearAxis& axis, Index begin, float* out) {
     const std::int32_t* lower = axis.lower.data();
     const float* weight = axis.weight.data();
-    for (Index i = begin; i < axis.size(); ++i) out[i] = lerp(row[lower[i]], row[lower[i] + 1], weight[i]);
+    for (Index i = begin; i < axis.size(); ++i) {
+        const float a = row[lower[i]];
+        const float b = row[lower[i] + 1];
+        out[i] = finite ? a + weight[i] * (b - a) : lerp(a, b, weight[i]);
+    }
 }
 
+template <bool finite>
 inline void interpolate(Baseline /*set*/, const float* row, const LinearAxis& axis, float* out) {
-    interpolate_plain(row, axis, 0, out);
+    interpolate_plain<finite>(row, axis, 0, out);
 }
 
 #if VOXELCORE_X86
@@ -38,6 +45,7 @@ inline void interpolate(Baseline /*set*/, const float* row, const LinearAxis& ax
                             in_second);
 }
 
+template <bool finite>
 [[VOXELCORE_TARGET_AVX2]] inline void interpolate(Avx2 /*set*/, const float* row, const LinearAxis& axis,
                                                   float* out) {
     constexpr Index lanes = 8;
@@ -54,14 +62,16 @@ inline void interpolate(Baseline /*set*/, const float* row, const LinearAxis& ax
             const __m256i far = _mm256_add_epi32(near, one);
             const __m256 a = fetched(first, second, near);
             const __m256 weight = _mm256_loadu_ps(axis.weight.data() + i);
-            const __m256 step = _mm256_mul_ps(weight, _mm256_sub_ps(fetched(first, second, far), a));
-            const __m256 counts = _mm256_cmp_ps(weight, _mm256_setzero_ps(), _CMP_NEQ_UQ);
-            _mm256_storeu_ps(out + i, _mm256_add_ps(a, _mm256_and_ps(step, counts)));
+            __m256 step = _mm256_mul_ps(weight, _mm256_sub_ps(fetched(first, second, far), a));
+            if constexpr (!finite)
+                step = _mm256_and_ps(step, _mm256_cmp_ps(weight, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+            _mm256_storeu_ps(out + i, _mm256_add_ps(a, step));
         }
     }
-    interpolate_plain(row, axis, i, out);
+    interpolate_plain<finite>(row, axis, i, out);
 }
 
+template <bool finite>
 [[VOXELCORE_TARGET_AVX512]] inline void interpolate(Avx512 /*set*/, const float* row, const LinearAxis& axis,
                                                     float* out) {
     constexpr Index lanes = 16;
@@ -77,12 +87,13 @@ inline void interpolate(Baseline /*set*/, const float* row, const LinearAxis& ax
             const __m512 a = _mm512_permutex2var_ps(first, near, second);
             const __m512 b = _mm512_permutex2var_ps(first, _mm512_add_epi32(near, one), second);
             const __m512 weight = _mm512_loadu_ps(axis.weight.data() + i);
-            const __mmask16 counts = _mm512_cmp_ps_mask(weight, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+            __mmask16 counts = 0xffff;
+            if constexpr (!finite) counts = _mm512_cmp_ps_mask(weight, _mm512_setzero_ps(), _CMP_NEQ_UQ);
             const __m512 step = _mm512_maskz_mul_ps(counts, weight, _mm512_sub_ps(b, a));
             _mm512_storeu_ps(out + i, _mm512_add_ps(a, step));
         }
     }
-    interpolate_plain(row, axis, i, out);
+    interpolate_plain<finite>(row, axis, i, out);
 }
 #endif
 
