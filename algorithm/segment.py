@@ -77,13 +77,13 @@ class Segmenter:
             mean=description.mean[0],
             std=description.std[0],
         )
-        maps = self._class_maps(prepared[np.newaxis])
+        maps = self.class_maps(prepared[np.newaxis])
         labels = orientation.from_canonical(voxelcore.class_maps_to_labels(maps, canonical.shape))
         self._report(labels, geometry, time.monotonic() - started)
         return labels
 
-    def _class_maps(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return class probabilities (K, z, y, x) for a network input (c, z, y, x)."""
+    def class_maps(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return class probabilities (K, z, y, x) for a normalised volume on the network's grid (c, z, y, x)."""
         description = self.description
         tiling = voxelcore.tile(
             prepared.shape[1:], description.patch_shape_zyx, overlap_zyx=description.stitching.overlap_zyx

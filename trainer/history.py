@@ -42,7 +42,11 @@ class EpochScores:
 
 
 class History:
-    """One row an epoch; column names are `train_loss`, `val_pooled_pancreas` and the like."""
+    """One row an epoch; column names are `train_loss`, `val_pooled_pancreas` and the like.
+
+    `val_volume_pancreas` is the mean Dice of whole volumes, NaN after epochs in which they were not segmented; the
+    columns are there from the first row on, if ever.
+    """
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -64,8 +68,9 @@ class History:
         learning_rate: float,
         seconds: float,
         waited_share: float,
+        volume_dice: Sequence[float] | None = None,
     ) -> None:
-        """Add the row of `epoch`, counted from 1."""
+        """Add the row of `epoch`, counted from 1; `volume_dice` has one number a label."""
         row: Row = {
             "epoch": epoch,
             "learning_rate": learning_rate,
@@ -78,22 +83,49 @@ class History:
                 row.update(
                     {f"{part}_{kind}_{name}": value for name, value in zip(self.labels, dice, strict=True)}
                 )
+        if volume_dice is not None:
+            names = zip(self.labels, volume_dice, strict=True)
+            row.update({f"val_volume_{name}": value for name, value in names})
         self.rows.append(row)
 
     @property
+    def last(self) -> Row:
+        """The newest row; empty before the first epoch ends."""
+        return self.rows[-1] if self.rows else {}
+
+    @property
     def best_epoch(self) -> int:
-        """The first epoch, from 1, whose mean pooled validation Dice of the foreground labels is highest."""
-        scores = [np.mean([row[f"val_pooled_{name}"] for name in self.labels[1:]]) for row in self.rows]
-        return int(np.argmax(scores)) + 1
+        """The first epoch, from 1, whose mean validation Dice of the foreground labels is highest.
+
+        That of whole volumes, where any were segmented; else the pooled one of patches.
+        """
+        scores = np.array(
+            [[row.get(f"val_volume_{name}", np.nan) for name in self.labels[1:]] for row in self.rows]
+        )
+        if np.isnan(scores).all():
+            scores = np.array([[row[f"val_pooled_{name}"] for name in self.labels[1:]] for row in self.rows])
+        with_scores = ~np.isnan(scores)
+        means = np.where(with_scores, scores, 0).sum(axis=1) / np.maximum(with_scores.sum(axis=1), 1)
+        return int(np.argmax(np.where(with_scores.any(axis=1), means, -1.0))) + 1
 
     def describe(self, epoch: int) -> str:
         """Return one line about an epoch, counted from 1."""
         row = self.rows[epoch - 1]
         dice = ", ".join(f"{name} {row[f'val_pooled_{name}']:.3f}" for name in self.labels[1:])
+        volumes = [
+            f"{name} {row[f'val_volume_{name}']:.3f}"
+            for name in self.labels[1:]
+            if self._has_volume(row, name)
+        ]
+        whole = f"; whole volumes {', '.join(volumes)}" if volumes else ""
         return (
-            f"loss {row['train_loss']:.4f} train, {row['val_loss']:.4f} validation; pooled Dice {dice}; "
+            f"loss {row['train_loss']:.4f} train, {row['val_loss']:.4f} validation; pooled Dice {dice}{whole}; "
             f"{row['seconds']:.0f} s, {row['waited_share']:.1%} waiting for data"
         )
+
+    @staticmethod
+    def _has_volume(row: Row, name: str) -> bool:
+        return not np.isnan(row.get(f"val_volume_{name}", np.nan))
 
     def write(self, run: Path) -> None:
         """Write RUN/metrics.csv and RUN/curves.png."""

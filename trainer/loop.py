@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -20,6 +21,7 @@ from algorithm.bundle import Bundle, Description, Stitching, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D, to_channels_last
 from algorithm.progress import progress
+from algorithm.segment import Segmenter
 from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -35,6 +37,7 @@ from trainer.patches import Batches, PatchFile, PatchMeta
 from trainer.precision import choose_precision
 from trainer.settings import TrainSettings, learning_rate
 from trainer.volume_batches import DeviceVolumeBatches, Source, VolumeBatches, open_volumes
+from trainer.volume_validation import score_volumes
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +150,7 @@ class Trainer:
                     learning_rate=self.optimiser.param_groups[0]["lr"],
                     seconds=self.tally.spent_s + validation.spent_s,
                     waited_share=self.tally.waited_s / self.tally.spent_s,
+                    volume_dice=self._validate_volumes(epoch + 1),
                 )
                 self._keep_results(epoch + 1)
             self.tally = Tally()
@@ -223,6 +227,17 @@ class Trainer:
             loss = self.loss(scales if self.settings.deep_supervision else scales[0], target)
             self._count(tally, loss, scales[0], target)
         return tally
+
+    def _validate_volumes(self, epochs_done: int) -> tuple[float, ...] | None:
+        """Return the Dice of whole volumes by label, NaN where it is not their turn; None if they have none."""
+        every, meta = self.settings.volume_epochs, self.train_file.meta
+        if every is None:
+            return None
+        if epochs_done % every and epochs_done < self.settings.epochs:
+            return (float("nan"),) * len(meta.labels)
+        description = describe_bundle(self.network, self.settings, meta, self.history)
+        segmenter = Segmenter(Bundle(self.network, description), device=self.device)
+        return score_volumes(segmenter, open_volumes(self.train_file.path.parent, meta.validation_cases))
 
     def _on_device(
         self, epoch: int, first: int, tally: Tally, what: str, batches: Source | None = None
@@ -371,7 +386,7 @@ def describe_bundle(
             "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
             "settings": settings.as_dict(),
             "epochs_done": len(history.rows),
-            "scores": history.rows[-1] if history.rows else {},
+            "scores": {name: value for name, value in history.last.items() if not math.isnan(value)},
             "versions": versions(),
         },
     )

@@ -46,6 +46,8 @@ class TrainSettings:
         batch_size: patches a batch.
         accumulate: batches whose gradients make one step.
         epochs: passes over the training patches.
+        volume_epochs: after every so many epochs, and the last, whole validation volumes are segmented by sliding
+            window, and the best of these epochs is kept; null scores patches only.
         patience: training ends when so many epochs brought no better validation; null for none.
         most_skipped: batches of an epoch whose loss may be not finite; they are left out, and one more ends the
             training.
@@ -83,6 +85,7 @@ class TrainSettings:
     batch_size: int = 2
     accumulate: int = 1
     epochs: int = 22
+    volume_epochs: int | None = None
     patience: int | None = None
     most_skipped: int = 10
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
@@ -120,6 +123,7 @@ class TrainSettings:
                 "shares from 0 on whose sum is at most 1",
             ),
             "epoch_patches": (self.epoch_patches is None or self.epoch_patches >= 1, ">= 1 or null"),
+            "volume_epochs": (self.volume_epochs is None or self.volume_epochs >= 1, ">= 1 or null"),
             "patience": (self.patience is None or self.patience >= 1, ">= 1 or null"),
             "most_skipped": (self.most_skipped >= 0, ">= 0"),
             "decay": (0 < self.decay <= 1, "in (0, 1]"),

@@ -29,6 +29,7 @@ from trainer.presets import read_preset
 from trainer.settings import TrainSettings
 from trainer.train import choose_device
 from trainer.volume_batches import DeviceVolumeBatches, VolumeBatches, open_volumes
+from trainer.volume_validation import score_volumes
 
 TINY = {"base_filters": 2, "epochs": 2, "dropout": 0.2, "learning_rate": 0.01, "batch_size": 2}
 
@@ -275,6 +276,22 @@ def test_the_moving_average_is_validated_and_kept(work: Path, tmp_path: Path) ->
     assert not torch.equal(
         weights(tmp_path / "plain")["head.weight"], weights(tmp_path / "averaged")["head.weight"]
     )
+
+
+def test_whole_volumes_are_scored_in_their_turn_and_decide_which_epoch_is_best(
+    work: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=5, volume_epochs=2)) == 0
+    scores = [float(row["val_volume_pancreas"]) for row in rows(run)]
+    assert [not np.isnan(score) for score in scores] == [False, True, False, True, True]
+    history = [(float(row["val_volume_pancreas"]) + float(row["val_volume_cancer"])) / 2 for row in rows(run)]
+    done = read_bundle(run / "bundle").description.provenance["epochs_done"]
+    assert done == int(np.nanargmax(history)) + 1
+    meta = PatchFile(work / "train.h5").meta
+    segmenter = Segmenter(read_bundle(run / "bundle-last"), device=torch.device("cpu"))
+    again = score_volumes(segmenter, open_volumes(work, meta.validation_cases))
+    assert again[1] == pytest.approx(scores[-1], abs=1e-3)
 
 
 def test_patience_ends_a_training_that_gets_no_better(work: Path, tmp_path: Path) -> None:
