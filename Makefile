@@ -53,8 +53,10 @@ container-test: $(VENV)/dev.stamp
 	$(BIN)/pytest -m container tests/container
 
 bench: $(VENV)/bench.stamp
-	rm -f benchmarks/results.json benchmarks/results.machine.json
-	$(BIN)/pytest benchmarks --benchmark-only --bench-all-peers --bench-results benchmarks/results.json --timeout 1200
+	rm -f build/results.json build/results.machine.json
+	mkdir -p build
+	$(BIN)/pytest benchmarks --benchmark-only --bench-all-peers --bench-results build/results.json --timeout 1200
+	mv build/results.json build/results.machine.json benchmarks/
 	$(BIN)/python -m benchmarks.table
 
 bench-smoke: $(VENV)/bench.stamp

@@ -17,7 +17,7 @@ SECONDS_BETWEEN_LINES = 15.0
 
 def progress(items: Iterable[T], *, total: int, what: str, unit: str = "it") -> Iterator[T]:
     """Yield `items`, showing how many of `total` are done and how long the rest will take."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
         return
     started = last = time.monotonic()

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "arguments.hpp"
 #include "bind.hpp"
 #include "class_maps.hpp"
@@ -52,6 +54,10 @@ void export_planes(const py::object& class_maps, const py::object& first_z, cons
                               shape_text(result));
     const Zyx slab = shape_of(input);
     const Zyx shape = shape_of(result);
+    if (std::max({slab.y, slab.x, shape.z, shape.y, shape.x}) > longest_axis)
+        throw py::value_error("class_maps and out must have at most " + std::to_string(longest_axis) +
+                              " elements on every axis, got shapes " + shape_text(input) + " and " +
+                              shape_text(result));
     const Index total = integer(planes, "planes", 1, longest_axis);
     const Index first = integer(first_z, "first_z", 0, total - slab.z);
     const Index begin = integer(begin_z, "begin_z", 0, shape.z);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -9,6 +10,16 @@
 namespace voxelcore {
 namespace {
 
+// To float, an inexact value to the neighbour whose last bit is 1: a second rounding, to float16, then is
+// that of the double itself.
+float rounded_to_odd(double value) {
+    const auto nearest = static_cast<float>(value);
+    if (static_cast<double>(nearest) == value || !std::isfinite(nearest)) return nearest;
+    const bool is_beyond = std::abs(static_cast<double>(nearest)) > std::abs(value);
+    const float towards_zero = is_beyond ? std::nextafter(nearest, 0.0F) : nearest;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(towards_zero) | 1U);
+}
+
 template <class T>
 T bound(double value) {
     if constexpr (std::is_integral_v<T>) {
@@ -16,7 +27,7 @@ T bound(double value) {
         constexpr double highest = std::numeric_limits<T>::max();
         return static_cast<T>(std::clamp(value, lowest, highest));
     } else if constexpr (std::is_same_v<T, Half>) {
-        return to_half(static_cast<float>(value));
+        return to_half(rounded_to_odd(value));
     } else {
         return static_cast<T>(value);
     }

@@ -7,6 +7,8 @@
 namespace voxelcore {
 namespace {
 
+bool fits_float(double value) { return std::isfinite(static_cast<float>(value)); }
+
 Normalisation normalisation_argument(const py::object& window_hu, const py::object& mean,
                                      const py::object& std) {
     if (!py::isinstance<py::sequence>(window_hu))
@@ -16,12 +18,12 @@ Normalisation normalisation_argument(const py::object& window_hu, const py::obje
         throw py::value_error("window_hu must be two numbers (low, high), got " + text(window_hu));
     const double low = number(py::object(window[0]), "window_hu");
     const double high = number(py::object(window[1]), "window_hu");
-    if (!std::isfinite(low) || !std::isfinite(high) || low >= high)
+    if (!fits_float(low) || !fits_float(high) || low >= high)
         throw py::value_error("window_hu must be finite with low < high, got " + text(window_hu));
     const double centre = number(mean, "mean");
-    if (!std::isfinite(centre)) throw py::value_error("mean must be finite, got " + text(mean));
+    if (!fits_float(centre)) throw py::value_error("mean must be finite, got " + text(mean));
     const double deviation = number(std, "std");
-    if (!std::isfinite(deviation) || static_cast<float>(deviation) <= 0.0F)
+    if (!fits_float(deviation) || static_cast<float>(deviation) <= 0.0F)
         throw py::value_error("std must be finite and above 0, got " + text(std));
     return {static_cast<float>(low), static_cast<float>(high), static_cast<float>(centre),
             static_cast<float>(deviation)};

@@ -1,5 +1,9 @@
 #include "processors.hpp"
 
+#ifdef __linux__
+#include <sched.h>
+#endif
+
 #include <algorithm>
 #include <cmath>
 #include <fstream>
@@ -32,12 +36,27 @@ double smallest_quota() {
     return smallest;
 }
 
+// glibc's hardware_concurrency() counts the processors of the machine, whatever the mask.
+int in_affinity_mask() {
+#ifdef __linux__
+    for (int most = 1024; most <= 1 << 20;
+         most *= 2) {  // the kernel wants room for all that the machine could have
+        cpu_set_t* mask = CPU_ALLOC(most);
+        if (mask == nullptr) break;
+        const std::size_t size = CPU_ALLOC_SIZE(most);
+        const int count = sched_getaffinity(0, size, mask) == 0 ? CPU_COUNT_S(size, mask) : 0;
+        CPU_FREE(mask);
+        if (count > 0) return count;
+    }
+#endif
+    return static_cast<int>(std::thread::hardware_concurrency());
+}
+
 }  // namespace
 
 int usable_processors() {
-    const int affinity = static_cast<int>(std::thread::hardware_concurrency());
     const double most = std::ceil(std::min(smallest_quota(), 1e6));
-    return std::max(1, std::min(affinity, static_cast<int>(most)));
+    return std::max(1, std::min(in_affinity_mask(), static_cast<int>(most)));
 }
 
 }  // namespace voxelcore

@@ -8,8 +8,7 @@ namespace voxelcore {
 namespace {
 
 constexpr Index rows_per_piece = 32;
-constexpr Index outputs_per_block =
-    64;  // most of a label map is one label far around: such a block is filled
+constexpr Index outputs_per_block = 64;  // in most of a label map all have one label, and are filled at once
 constexpr std::int16_t mixed = -1;
 
 template <class T>

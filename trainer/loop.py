@@ -25,6 +25,7 @@ from algorithm.segment import Segmenter
 from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
+from trainer.distributed import World, shared
 from trainer.history import EpochScores, History
 from trainer.losses import (
     DeepSupervision,
@@ -82,6 +83,7 @@ class Trainer:
     val_file: PatchFile
     run: Path
     device: torch.device
+    world: World = field(default_factory=World)
 
     def __post_init__(self) -> None:
         meta, settings = self.train_file.meta, self.settings
@@ -105,7 +107,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.average = MovingAverage(self.network, settings.ema) if settings.ema is not None else None
         self.augment = Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed)
-        self.batches = make_source(settings, self.train_file, self.device)
+        self.scales = shared(self.network, self.world, self.device)
+        self.batches = make_source(settings, self.train_file, self.device, self.world)
         self.val_batches = Batches(
             self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
         )
@@ -171,15 +174,16 @@ class Trainer:
             if batch % settings.accumulate == 0:
                 self.optimiser.zero_grad(set_to_none=True)
             # What is drawn depends on (seed, epoch, batch) alone, so that a resumed run repeats it.
-            torch.manual_seed(step_seed(settings.seed, epoch, batch))
-            indices = batch * settings.batch_size + np.arange(len(images), dtype=np.int64)
+            place = batch * self.world.size + self.world.rank
+            torch.manual_seed(step_seed(settings.seed, epoch, place))
+            indices = place * settings.batch_size + np.arange(len(images), dtype=np.int64)
             images, target = self.augment(images, target, indices, epoch=epoch)
             scales = self._forward(images)
             loss = self.loss(scales if settings.deep_supervision else scales[0], target)
             self.tally.batches += 1
-            if bool(loss.isfinite()):
+            if self.world.agree(self.device, on=bool(loss.isfinite())):
                 self.scaler.scale(loss / settings.accumulate).backward()
-                self._count(self.tally, loss, scales[0], target)
+                self._count(self.tally, loss, scales[0], target, self.world)
             else:
                 self._skip(epoch, batch)
             if batch % settings.accumulate < settings.accumulate - 1 and batch < last:
@@ -258,17 +262,22 @@ class Trainer:
     def _forward(self, images: Tensor) -> list[Tensor]:
         """Return the logits of every scale, the full one first."""
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            scales = self.network.scales(images)
+            scales: list[Tensor] = (self.scales if self.network.training else self.network.scales)(images)
         return [logits.float() for logits in scales]
 
-    def _count(self, tally: Tally, loss: Tensor, logits: Tensor, target: Tensor) -> None:
+    def _count(
+        self, tally: Tally, loss: Tensor, logits: Tensor, target: Tensor, world: World | None = None
+    ) -> None:
+        world = World() if world is None else world  # every process validates all by itself
         classes = logits.shape[1]
         pairs = target * classes + logits.argmax(dim=1)
         confusion = torch.bincount(pairs.flatten(), minlength=classes * classes)
-        tally.losses.append(loss.detach())
-        tally.confusions.append(confusion.view(classes, classes))
+        tally.losses.append(world.sum(loss.detach()) / world.size)
+        tally.confusions.append(world.sum(confusion.view(classes, classes)))
 
     def _save(self, epoch: int) -> None:
+        if not self.world.is_first:
+            return
         state = {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -282,6 +291,8 @@ class Trainer:
         save_checkpoint(folder, state, epochs=epoch, batches=batches, keep=self.settings.keep_checkpoints)
 
     def _keep_results(self, epochs_done: int) -> None:
+        if not self.world.is_first:
+            return
         self.history.write(self.run)
         bundle = Bundle(
             self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
@@ -296,7 +307,7 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0])
 
 
-def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device) -> Source:
+def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device, world: World) -> Source:
     """Return what training patches come from.
 
     Raises:
@@ -304,7 +315,9 @@ def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.de
 
     """
     if settings.source == "patches":
-        return Batches(train_file, batch_size=settings.batch_size, seed=settings.seed)
+        return Batches(
+            train_file, batch_size=settings.batch_size, seed=settings.seed, part=(world.rank, world.size)
+        )
     meta = train_file.meta
     if len(settings.label_shares) > len(meta.labels):
         raise InputError(
@@ -319,6 +332,7 @@ def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.de
         patches=settings.epoch_patches or meta.patches,
         label_shares=settings.label_shares,
         seed=settings.seed,
+        part=(world.rank, world.size),
         pinned=device.type == "cuda",
     )
     return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)

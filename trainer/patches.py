@@ -128,6 +128,8 @@ class Batches:
         seed: of the order.
         shuffle: False keeps the order of the file.
         limit: use only this many patches, the first of the file: they are as good a sample as any other.
+        part: (which, of how many) processes that share each step. Every one gets its own batch; patches that do not
+            make a batch for each are left out of the epoch.
         threads: batches that are unpacked at a time.
         ahead: batches that may be ready before they are asked for; memory is bounded by it.
 
@@ -141,6 +143,7 @@ class Batches:
         seed: int,
         shuffle: bool = True,
         limit: int | None = None,
+        part: tuple[int, int] = (0, 1),
         threads: int = 2,
         ahead: int = 4,
     ) -> None:
@@ -154,12 +157,16 @@ class Batches:
         self.seed = seed
         self.shuffle = shuffle
         self.patches = len(file) if limit is None else limit
+        self.part = part
         self.threads = threads
         self.ahead = ahead
 
     def __len__(self) -> int:
         """Batches of an epoch."""
-        return -(-self.patches // self.batch_size)
+        _, parts = self.part
+        return (
+            -(-self.patches // self.batch_size) if parts == 1 else self.patches // (self.batch_size * parts)
+        )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Return the patch indices of an epoch in their order, int64 (patches,)."""
@@ -178,7 +185,10 @@ class Batches:
         order = self.order(epoch)
         waiting = deque(
             order[first : first + self.batch_size]
-            for first in range(first_batch * self.batch_size, self.patches, self.batch_size)
+            for first in (
+                (batch * self.part[1] + self.part[0]) * self.batch_size
+                for batch in range(first_batch, len(self))
+            )
         )
         ready: deque[Future[tuple[Images, Labels]]] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="patches")

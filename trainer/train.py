@@ -12,6 +12,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.network import unmet_by
 from algorithm.segment import default_device
+from trainer.distributed import joined
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
 from trainer.settings import TrainSettings
@@ -45,26 +46,30 @@ def train(
             f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
         )
     claim = _claim(run, settings, train_file.meta.digest)
-    trainer = Trainer(settings, train_file, val_file, run, choose_device(device))
-    resumed = trainer.resume()
-    if must_resume and not resumed:
-        raise InputError(
-            f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
-        )
-    with replacing(run / "settings.json") as temporary:
-        temporary.write_text(claim)
-    trainer.fit()
+    with joined() as world:
+        trainer = Trainer(settings, train_file, val_file, run, choose_device(device, world.local_rank), world)
+        resumed = trainer.resume()
+        if must_resume and not resumed:
+            raise InputError(
+                f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
+            )
+        world.wait()  # till all have read what the first is about to write
+        if world.is_first:
+            with replacing(run / "settings.json") as temporary:
+                temporary.write_text(claim)
+        trainer.fit()
 
 
-def choose_device(name: str | None) -> torch.device:
-    """Return the named device, or the first GPU, else the CPU.
+def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
+    """Return the named device, or the GPU of this process, the first where it is alone, else the CPU.
 
     Raises:
         InputError: the device does not exist here.
 
     """
     if name is None:
-        return default_device()
+        device = default_device()
+        return torch.device("cuda", local_rank) if device.type == "cuda" else device
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

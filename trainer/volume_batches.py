@@ -39,6 +39,7 @@ class VolumeBatches:
         patches: of an epoch, rounded up to whole batches.
         label_shares: for each label the share of patches that are to hold it.
         seed: of all draws.
+        part: (which, of how many) processes that share each step.
         threads: batches that are made at a time.
         ahead: batches that may be ready before they are asked for.
         pinned: keep batches in memory from which a GPU copies by itself.
@@ -54,6 +55,7 @@ class VolumeBatches:
         patches: int,
         label_shares: Sequence[float],
         seed: int,
+        part: tuple[int, int] = (0, 1),
         threads: int = 2,
         ahead: int = 4,
         pinned: bool = False,
@@ -68,7 +70,8 @@ class VolumeBatches:
             label_shares={label: share for label, share in enumerate(label_shares) if share > 0},
             volume_weights=[label.size for label in labels],
         )
-        self._count = -(-patches // batch_size)
+        self._part = part
+        self._count = -(-patches // (batch_size * part[1]))
         self._options: dict[str, Any] = {"threads": threads, "ahead": ahead}
         if pinned:
             self._options["empty"] = _pinned
@@ -81,9 +84,13 @@ class VolumeBatches:
         self, epoch: int, first_batch: int = 0
     ) -> Iterator[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
         """Yield batches from `first_batch` on; an array is used again two batches later."""
-        stream = self.sampler.batches(self._count, epoch=epoch, first=first_batch, **self._options)
-        for batch in stream:
+        which = [self.place(number) for number in range(first_batch, self._count)]
+        for batch in self.sampler.batches(which, epoch=epoch, **self._options):
             yield batch.images, batch.labels
+
+    def place(self, batch: int) -> int:
+        """Return which batch of the sampler is this process's part of the step `batch`."""
+        return batch * self._part[1] + self._part[0]
 
 
 class DeviceVolumeBatches:
@@ -118,7 +125,7 @@ class DeviceVolumeBatches:
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches from `first_batch` on, on the device."""
         for index in range(first_batch, len(self)):
-            volume, start_zyx = self._host.sampler.draw(index, epoch=epoch)
+            volume, start_zyx = self._host.sampler.draw(self._host.place(index), epoch=epoch)
             cut = [self._cut(int(number), start) for number, start in zip(volume, start_zyx, strict=True)]
             yield torch.stack([image for image, _ in cut]), torch.stack([label for _, label in cut])
 

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from voxelcore import _core
-from voxelcore.sampling import draw_starts, draw_volumes, uniform
+from voxelcore.sampling import STREAMS, draw_starts, draw_volumes
 
-LABEL_STREAM = 2**31 - 1  # of random numbers: which label a patch must hold
-VOXEL_STREAM = 2**31 - 2  # which of its voxels
+LABEL_STREAM = STREAMS + 2**30  # of random numbers: which label a patch must hold
+VOXEL_STREAM = STREAMS + 2**30 + 1  # which of its voxels
+DTYPES = (np.uint8, np.int16, np.float16, np.float32)
 PLANES_AT_A_TIME = 64  # of a label map that is not in memory
 
 Allocate = Callable[[tuple[int, ...], np.dtype[Any]], npt.NDArray[Any]]
@@ -78,7 +79,8 @@ class PatchSampler:
 
     Raises:
         TypeError: for volumes of another dtype, or of several.
-        ValueError: for shapes that do not belong together, or shares and weights out of range.
+        ValueError: for arrays that are not C-contiguous, shapes that do not belong together, or shares and weights
+            out of range.
     """
 
     def __init__(
@@ -111,16 +113,24 @@ class PatchSampler:
         self._weights = weights
         self._shares = [(label, share) for label, share in sorted(shares.items()) if share > 0]
         self._edges = np.cumsum([share for _, share in self._shares])
-        self._runs = [{label: _label_runs(each, label) for label, _ in self._shares} for each in labels]
+        self._runs = [_label_runs(each, [label for label, _ in self._shares]) for each in labels]
         self.draw(0)  # refuses a seed, weights or a patch shape out of range now and not in a thread later
 
     def draw(self, index: int, *, epoch: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return volume int64 (n,) and start int64 (n, 3) of each patch of batch `index`, >= 0, of an epoch."""
+        """Return volume int64 (n,) and start int64 (n, 3) of each patch of batch `index` of an epoch.
+
+        Raises:
+            ValueError: for an index below 0, or so large that its patches cannot be counted in 64 bits.
+        """
+        if not 0 <= index < 2**63 // self.batch_size:
+            raise ValueError(f"index must be 0 to {2**63 // self.batch_size - 1}, got {index}")
         counters = np.arange(self.batch_size, dtype=np.int64) + index * self.batch_size
         random = {"seed": self._seed, "epoch": epoch}
         volume = draw_volumes(self._weights, counters, **random)
-        which = np.searchsorted(self._edges, uniform(counters, stream=LABEL_STREAM, **random), side="right")
-        fraction = uniform(counters, stream=VOXEL_STREAM, **random)
+        which = np.searchsorted(
+            self._edges, _core.uniform(counters, self._seed, epoch, LABEL_STREAM), side="right"
+        )
+        fraction = _core.uniform(counters, self._seed, epoch, VOXEL_STREAM)
         start = np.empty((self.batch_size, 3), np.int64)
         for i, number in enumerate(volume):
             around = self._voxel(number, which[i], fraction[i])
@@ -161,24 +171,23 @@ class PatchSampler:
 
     def batches(
         self,
-        count: int,
+        which: Sequence[int],
         *,
         epoch: int = 0,
-        first: int = 0,
         threads: int = 2,
         ahead: int = 2,
         empty: Allocate = np.empty,
     ) -> Iterator[Batch]:
-        """Yield batches `first` to `count` - 1 of an epoch, made ahead of their use by threads.
+        """Yield the batches `which` of an epoch in that order, made ahead of their use by threads.
 
         A batch's arrays are used again: they stay as they are until the batch after the next one is asked for, so
         that one batch can be copied to a device while the next is waited for. The threads are gone when the
         iterator is exhausted, closed or dropped, and when one fails; the failure is raised here.
 
         Args:
-            count: batches of the epoch.
+            which: their numbers: `range(250)` for an epoch, `range(100, 250)` to go on where one stopped,
+                `range(rank, 250, processes)` for one of several processes.
             epoch: 0 to 2**32 - 1.
-            first: the batch to begin with, to go on where one stopped.
             threads: batches that are made at a time, >= 1.
             ahead: batches that may be ready before they are asked for, >= 1; `ahead` + 2 are in memory.
             empty: makes the arrays, as for `allocate`.
@@ -189,10 +198,10 @@ class PatchSampler:
         for name, value in (("threads", threads), ("ahead", ahead)):
             if operator.index(value) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        return self._batches(range(first, count), epoch, threads, ahead, empty)
+        return self._batches(list(which), epoch, threads, ahead, empty)
 
     def _batches(
-        self, indices: range, epoch: int, threads: int, ahead: int, empty: Allocate
+        self, indices: list[int], epoch: int, threads: int, ahead: int, empty: Allocate
     ) -> Iterator[Batch]:
         free: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         for _ in range(min(ahead + 2, len(indices))):
@@ -256,9 +265,13 @@ class PatchSampler:
 def _check_volumes(images: Sequence[Volume], labels: Sequence[Volume]) -> None:
     if not images or len(images) != len(labels):
         raise ValueError(f"images and labels must be as many, and some, got {len(images)} and {len(labels)}")
-    kinds = {(np.dtype(image.dtype), len(image.shape), image.shape[0]) for image in images}
-    if len(kinds) != 1 or next(iter(kinds))[1] != 4:
-        raise ValueError(f"images must all be (c, z, y, x) of one dtype and number of channels, got {kinds}")
+    dtypes = sorted({str(np.dtype(image.dtype)) for image in images})
+    if len(dtypes) > 1 or np.dtype(images[0].dtype) not in DTYPES:
+        raise TypeError(f"images must all be uint8, int16, float16 or float32, got {', '.join(dtypes)}")
+    channels = {image.shape[0] if len(image.shape) == 4 else None for image in images}
+    if len(channels) > 1 or not channels - {None, 0}:
+        shapes = sorted({tuple(image.shape) for image in images})
+        raise ValueError(f"images must all be (c, z, y, x) with the same channels, got shapes {shapes}")
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         if np.dtype(label.dtype) != np.uint8:
             raise TypeError(f"labels must have dtype uint8, got {label.dtype} for volume {number}")
@@ -266,18 +279,26 @@ def _check_volumes(images: Sequence[Volume], labels: Sequence[Volume]) -> None:
             raise ValueError(
                 f"labels must lie on the grid of their image, got {label.shape} for {image.shape}, volume {number}"
             )
+    for array in (*images, *labels):
+        if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
+            raise ValueError("images and labels must be C-contiguous; pass numpy.ascontiguousarray of each")
 
 
-def _label_runs(labels: Volume, label: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the runs of a label along the flat index: starts, and voxels up to the end of each."""
+def _label_runs(
+    labels: Volume, wanted: Sequence[int]
+) -> dict[int, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Return the runs of each label along the flat index: starts, and voxels up to the end of each."""
     if isinstance(labels, np.ndarray):
-        return _core.label_runs(labels, label)
-    starts, cumulative = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    held, plane = 0, int(np.prod(labels.shape[1:]))
-    for z in range(0, labels.shape[0], PLANES_AT_A_TIME):
+        return {label: _core.label_runs(labels, label) for label in wanted}
+    plane = int(np.prod(labels.shape[1:]))
+    starts: dict[int, list[npt.NDArray[np.int64]]] = {label: [np.empty(0, np.int64)] for label in wanted}
+    counts: dict[int, list[npt.NDArray[np.int64]]] = {label: [np.empty(0, np.int64)] for label in wanted}
+    held = dict.fromkeys(wanted, 0)
+    for z in range(0, labels.shape[0] if wanted else 0, PLANES_AT_A_TIME):
         slab = np.ascontiguousarray(labels[z : z + PLANES_AT_A_TIME])
-        start, count = _core.label_runs(slab, label)
-        starts.append(start + z * plane)
-        cumulative.append(count + held)
-        held = int(cumulative[-1][-1]) if len(count) else held
-    return np.concatenate(starts), np.concatenate(cumulative)
+        for label in wanted:
+            start, cumulative = _core.label_runs(slab, label)
+            starts[label].append(start + z * plane)
+            counts[label].append(cumulative + held[label])
+            held[label] += int(cumulative[-1]) if len(cumulative) else 0
+    return {label: (np.concatenate(starts[label]), np.concatenate(counts[label])) for label in wanted}

@@ -78,6 +78,21 @@ def test_what_does_not_fit_is_refused() -> None:
     out = np.zeros((4, 5, 6), np.uint8)
     with pytest.raises(ValueError, match="three sizes of at least 1"):
         voxelcore.LabelExporter((4, 0, 6), out)
+    with pytest.raises(ValueError, match="a place for every label"):
+        voxelcore.LabelExporter((4, 5, 6), np.lib.stride_tricks.as_strided(out, strides=(1, 1, 1)))
+    with pytest.raises(TypeError, match="integer"):
+        voxelcore.LabelExporter((4.9, 5, 6), out)  # type: ignore[arg-type]
+    late = voxelcore.LabelExporter((4, 5, 6), out[:1])  # whose first label needs later planes
+    with pytest.raises(TypeError, match="class_maps must have dtype float16 or float32, got float64"):
+        late.add(np.zeros((2, 1, 5, 6)))
+    with pytest.raises(TypeError, match="class_maps must have dtype float16 or float32, got <class 'list'>"):
+        late.add([[0.0]])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="1 to 256 classes"):
+        late.add(np.zeros((257, 1, 5, 6), np.float32))
+    memory = np.zeros(480, np.float32)
+    shared = memory.view(np.uint8)[:120].reshape(4, 5, 6)
+    with pytest.raises(ValueError, match="must not share memory with out"):
+        voxelcore.LabelExporter((4, 5, 6), shared).add(memory[:240].reshape(2, 4, 5, 6))
     exporter = voxelcore.LabelExporter((4, 5, 6), out)
     with pytest.raises(ValueError, match=r"class_maps must be \(c, d, 5, 6\) with d of 1 to 4 planes"):
         exporter.add(np.zeros((2, 5, 5, 6), np.float32))

@@ -99,3 +99,39 @@ def test_preprocess_refuses(change: dict[str, Any], message: str) -> None:
         voxelcore.preprocess(
             np.zeros((1, 1, 1), np.int16), (1, 1, 1), window_hu=(0, 1), mean=0, std=1, dtype=np.float64
         )
+
+
+def test_a_bound_is_rounded_to_float16_once() -> None:
+    low = 1 + 2**-11 + 2**-30  # above the middle of two halves, which the nearest float is
+    assert float(np.float16(low)) > 1
+    clipped = voxelcore.clip(np.zeros((1, 1, 2), np.float16), low, 10)
+    np.testing.assert_array_equal(clipped, np.float16(low))
+    for seed in range(200):
+        value = float(np.random.default_rng(seed).normal() * 10.0 ** (seed % 9 - 6))
+        expected = np.float16(value)
+        np.testing.assert_array_equal(
+            voxelcore.clip(np.full((1, 1, 1), 6e4, np.float16), -6e4, value), expected
+        )
+
+
+def test_a_window_beyond_float32_is_refused() -> None:
+    with pytest.raises(ValueError, match="window_hu must be finite"):
+        voxelcore.preprocess(np.zeros((1, 1, 1), np.int16), (1, 1, 1), window_hu=(0, 1e39), mean=0, std=1)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 13])
+def test_a_large_result_is_the_same_wherever_it_begins(offset: int) -> None:
+    """From 16 MiB on, results are streamed in whole lines of the cache, with what is before and after them."""
+    volume = np.random.default_rng(0).integers(-1000, 1000, (5, 300, 301)).astype(np.int16)
+    new = (17, 601, 449)
+    size = int(np.prod(new))
+    options: Any = {"window_hu": (-100, 200), "mean": 10.0, "std": 50.0, "threads": 2}
+    memory = np.full(size + 64, 7.5, np.float32)
+    out = memory[offset : offset + size].reshape(new)
+    voxelcore.preprocess(volume, new, out=out, **options)
+    expected = [voxelcore.preprocess(volume, (17, 601, 449), **options)[z] for z in (0, 8, 16)]
+    np.testing.assert_array_equal(out[[0, 8, 16]], expected)
+    assert np.all(memory[:offset] == 7.5)
+    assert np.all(memory[offset + size :] == 7.5)
+    small = voxelcore.preprocess(volume[:1], (1, 601, 449), **options)
+    np.testing.assert_array_equal(out[0], small[0])

@@ -105,7 +105,9 @@ def test_the_same_batches_for_any_number_of_threads(threads: int, ahead: int) ->
     made = sampler()
     expected = [made.batch(index, epoch=2) for index in range(9)]
     seen = 0
-    for batch, alone in zip(made.batches(9, epoch=2, threads=threads, ahead=ahead), expected, strict=True):
+    for batch, alone in zip(
+        made.batches(range(9), epoch=2, threads=threads, ahead=ahead), expected, strict=True
+    ):
         np.testing.assert_array_equal(batch.images, alone.images)
         np.testing.assert_array_equal(batch.labels, alone.labels)
         np.testing.assert_array_equal(batch.start_zyx, alone.start_zyx)
@@ -115,16 +117,18 @@ def test_the_same_batches_for_any_number_of_threads(threads: int, ahead: int) ->
 
 def test_an_epoch_goes_on_where_it_stopped_and_differs_from_the_next() -> None:
     made = sampler()
-    whole = [batch.images.copy() for batch in made.batches(5, epoch=1)]
-    rest = [batch.images.copy() for batch in made.batches(5, epoch=1, first=3)]
+    whole = [batch.images.copy() for batch in made.batches(range(5), epoch=1)]
+    rest = [batch.images.copy() for batch in made.batches(range(3, 5), epoch=1)]
     np.testing.assert_array_equal(whole[3:], rest)
     assert not np.array_equal(whole[0], made.batch(0, epoch=2).images)
-    assert list(made.batches(0)) == []
+    assert list(made.batches([])) == []
+    other = [batch.images.copy() for batch in made.batches(range(1, 5, 2), epoch=1)]
+    np.testing.assert_array_equal(whole[1::2], other)
 
 
 def test_a_batch_stays_until_the_one_after_the_next_is_asked_for() -> None:
     made = sampler()
-    stream = made.batches(6, ahead=1, threads=1)
+    stream = made.batches(range(6), ahead=1, threads=1)
     first = next(stream)
     kept = first.images.copy()
     next(stream)
@@ -140,7 +144,7 @@ def test_buffers_come_from_the_caller() -> None:
         shapes.append((shape, dtype))
         return np.empty(shape, dtype)
 
-    assert len(list(sampler().batches(20, ahead=2, empty=empty))) == 20
+    assert len(list(sampler().batches(range(20), ahead=2, empty=empty))) == 20
     assert len(shapes) == 2 * 4
     assert shapes[0] == ((4, 1, *PATCH), np.int16)
     assert shapes[1] == ((4, *PATCH), np.uint8)
@@ -155,18 +159,20 @@ def test_hdf5_and_memory_maps_give_what_memory_gives(tmp_path: Path) -> None:
             np.save(tmp_path / f"image{number}.npy", image)
             np.save(tmp_path / f"label{number}.npy", label)
     options: dict[str, Any] = {"batch_size": 6, "seed": 5, "label_shares": {1: 0.4, 2: 0.4}}
-    expected = [batch.images.copy() for batch in PatchSampler(images, labels, PATCH, **options).batches(4)]
+    expected = [
+        batch.images.copy() for batch in PatchSampler(images, labels, PATCH, **options).batches(range(4))
+    ]
     with h5py.File(tmp_path / "volumes.h5") as file:
         stored = PatchSampler(
             [file[f"image{n}"] for n in range(3)], [file[f"label{n}"] for n in range(3)], PATCH, **options
         )
-        for batch, images_alone in zip(stored.batches(4, threads=3), expected, strict=True):
+        for batch, images_alone in zip(stored.batches(range(4), threads=3), expected, strict=True):
             np.testing.assert_array_equal(batch.images, images_alone)
     mapped = [
         [np.load(tmp_path / f"{kind}{n}.npy", mmap_mode="r") for n in range(3)] for kind in ("image", "label")
     ]
     for batch, images_alone in zip(
-        PatchSampler(*mapped, PATCH, **options).batches(4, threads=3), expected, strict=True
+        PatchSampler(*mapped, PATCH, **options).batches(range(4), threads=3), expected, strict=True
     ):
         np.testing.assert_array_equal(batch.images, images_alone)
 
@@ -177,20 +183,24 @@ def test_labels_across_slabs_of_a_stored_map_are_found_once() -> None:
 
         def __init__(self, array: npt.NDArray[np.uint8]) -> None:
             self.array, self.shape, self.dtype = array, array.shape, array.dtype
+            self.read = 0
 
         def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
+            self.read += self.array[key].size
             return self.array[key]
 
     label = (np.random.default_rng(0).random((150, 9, 7)) < 0.1).astype(np.uint8)
     label[60:70] = 1
     image = np.zeros((1, *label.shape), np.float32)
-    options: dict[str, Any] = {"batch_size": 50, "seed": 5, "label_shares": {1: 1.0}}
-    stored = PatchSampler([image], [Stored(label)], (1, 1, 1), **options).draw(0)[1]
+    options: dict[str, Any] = {"batch_size": 50, "seed": 5, "label_shares": {0: 0.1, 1: 0.9}}
+    volume = Stored(label)
+    stored = PatchSampler([image], [volume], (1, 1, 1), **options).draw(0)[1]
+    assert volume.read == label.size
     np.testing.assert_array_equal(stored, PatchSampler([image], [label], (1, 1, 1), **options).draw(0)[1])
 
 
 def test_threads_are_gone_when_the_iterator_is() -> None:
-    stream = sampler().batches(50, threads=3)
+    stream = sampler().batches(range(50), threads=3)
     next(stream)
     assert any("voxelcore-sampler" in thread.name for thread in threading.enumerate())
     stream.close()  # type: ignore[attr-defined]
@@ -206,7 +216,7 @@ def test_a_failure_in_a_thread_is_raised_where_batches_are_asked_for() -> None:
 
     made = PatchSampler([Broken()], [np.zeros((20, 20, 20), np.uint8)], (4, 4, 4), batch_size=2, seed=0)
     with pytest.raises(OSError, match="the disk is gone"):
-        list(made.batches(3))
+        list(made.batches(range(3)))
     assert not any("voxelcore-sampler" in thread.name for thread in threading.enumerate())
 
 
@@ -232,8 +242,18 @@ def test_volumes_that_do_not_belong_together_are_refused() -> None:
     options: dict[str, Any] = {"batch_size": 1, "seed": 0}
     with pytest.raises(ValueError, match="as many, and some, got 1 and 2"):
         PatchSampler([image], [label, label], PATCH, **options)
-    with pytest.raises(ValueError, match="images must all be"):
+    with pytest.raises(TypeError, match=r"images must all be uint8, .*, got float32, int16"):
         PatchSampler([image, image.astype(np.float32)], [label, label], PATCH, **options)
+    for kind in (np.float64, ">i2"):
+        with pytest.raises(TypeError, match="images must all be uint8, int16"):
+            PatchSampler([image.astype(kind)], [label], PATCH, **options)
+    with pytest.raises(ValueError, match="must be C-contiguous"):
+        PatchSampler([np.asfortranarray(image)], [label], PATCH, **options)
+    with pytest.raises(ValueError, match="images must all be"):
+        PatchSampler([image[:0]], [label], PATCH, **options)
+    for index in (-1, 2**63):
+        with pytest.raises(ValueError, match=f"index must be 0 to .*, got {index}"):
+            PatchSampler([image], [label], PATCH, **options).batch(index)
     with pytest.raises(ValueError, match="images must all be"):
         PatchSampler([image[0]], [label], PATCH, **options)
     with pytest.raises(TypeError, match="labels must have dtype uint8, got int16 for volume 0"):
@@ -243,7 +263,7 @@ def test_volumes_that_do_not_belong_together_are_refused() -> None:
     ):
         PatchSampler([image], [label[:, :, :8]], PATCH, **options)
     with pytest.raises(ValueError, match="threads must be at least 1"):
-        PatchSampler([image], [label], PATCH, **options).batches(1, threads=0)
+        PatchSampler([image], [label], PATCH, **options).batches([0], threads=0)
 
 
 def test_the_draws_are_those_of_voxelcore() -> None:

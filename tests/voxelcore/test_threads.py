@@ -57,6 +57,20 @@ def test_the_default_at_start_follows_the_environment(variables: dict[str, str],
         assert ran.stdout.strip() == expected
 
 
+@pytest.mark.another_python
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs an affinity mask")
+def test_the_default_at_start_follows_the_affinity_mask() -> None:
+    one = min(os.sched_getaffinity(0))
+    program = (
+        f"import os; os.sched_setaffinity(0, {{{one}}}); import voxelcore; print(voxelcore.get_threads())"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.endswith("_THREADS")}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "1"
+
+
 MOST_AT_ONCE = """
 import threading, numpy, voxelcore
 voxelcore.set_threads(2)
