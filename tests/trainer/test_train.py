@@ -294,38 +294,58 @@ def test_whole_volumes_are_scored_in_their_turn_and_decide_which_epoch_is_best(
     assert again[1] == pytest.approx(scores[-1], abs=1e-3)
 
 
-def test_two_processes_take_the_steps_of_one_with_twice_the_batch(work: Path, tmp_path: Path) -> None:
-    plain = {
+def two_processes(arguments: list[str]) -> str:
+    """Train as torchrun does on one machine; return stderr."""
+    script = "import sys; from trainer.cli import main; sys.exit(main())"
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--no-python",
+        sys.executable,
+    ]
+    ran = subprocess.run(
+        [*start, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stderr
+
+
+@pytest.mark.parametrize("source", ["patches", "volumes"])
+def test_two_processes_see_what_one_sees_with_twice_the_batch(
+    work: Path, tmp_path: Path, source: str
+) -> None:
+    still = {
+        "learning_rate": 1e-12,
         "dropout": 0,
-        "learning_rate": 0.0003,  # Adam's steps follow the sign of a gradient: rounding decides where it is almost 0
-        "epochs": 3,
+        "epochs": 1,
+        "source": source,
         "augment": {"mirror_zyx": [0.5, 0.5, 0.5], "noise_share": 0.5},
-        "volume_epochs": 3,
     }
-    for source in ("patches", "volumes"):
-        one, two = tmp_path / f"one-{source}", tmp_path / f"two-{source}"
-        assert main(arguments(work, one, batch_size=2, source=source, **plain)) == 0
-        start = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node=2",
-            "--no-python",
-            sys.executable,
-        ]
-        script = "import sys; from trainer.cli import main; sys.exit(main())"
-        command = [*start, "-c", script, *arguments(work, two, batch_size=1, source=source, **plain)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-        assert ran.returncode == 0, ran.stderr
-        for alone, together in zip(rows(one), rows(two), strict=True):
-            assert float(together["train_loss"]) == pytest.approx(float(alone["train_loss"]), rel=1e-3)
-            for name in ("train_pooled_pancreas", "train_dice_pancreas"):
-                assert float(together[name]) == pytest.approx(float(alone[name]), abs=0.005)
-        assert float(together["train_loss"]) < float(rows(two)[0]["train_loss"]), "it learns"
-        expected, found = weights(one), weights(two)
-        for name in expected:
-            torch.testing.assert_close(found[name], expected[name], rtol=0, atol=1e-3)
-        assert ran.stderr.count("epoch 3: loss") == 1, "one process logs"
+    assert main(arguments(work, tmp_path / "one", batch_size=2, **still)) == 0
+    two_processes(arguments(work, tmp_path / "two", batch_size=1, **still))
+    one, two = rows(tmp_path / "one")[0], rows(tmp_path / "two")[0]
+    assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=1e-5)
+    for name in ("train_pooled_pancreas", "train_dice_cancer"):
+        assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-4)
+
+
+def test_two_processes_take_the_steps_of_one_with_twice_the_batch(work: Path, tmp_path: Path) -> None:
+    """Adam follows the sign of a gradient, so rounding decides where it is almost 0: steps agree in direction."""
+    still = {"dropout": 0, "epochs": 1, "learning_rate": 1e-12}
+    learning = {"dropout": 0, "epochs": 3, "learning_rate": 0.0003, "volume_epochs": 3}
+    assert main(arguments(work, tmp_path / "start", batch_size=2, **still)) == 0
+    assert main(arguments(work, tmp_path / "one", batch_size=2, **learning)) == 0
+    said = two_processes(arguments(work, tmp_path / "two", batch_size=1, **learning))
+    assert said.count("\nepoch 3: loss") == 1, "one process logs"
+    for alone, together in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert float(together["train_loss"]) == pytest.approx(float(alone["train_loss"]), rel=5e-3)
+    start, one, two = (
+        torch.cat([weight.flatten() for _, weight in sorted(weights(tmp_path / name).items())])
+        for name in ("start", "one", "two")
+    )
+    assert float(torch.nn.functional.cosine_similarity(one - start, two - start, dim=0)) > 0.95
 
 
 def test_patience_ends_a_training_that_gets_no_better(work: Path, tmp_path: Path) -> None:
