@@ -163,7 +163,11 @@ class Trainer:
 
     def _is_out_of_patience(self, epochs_done: int) -> bool:
         patience = self.settings.patience
-        return patience is not None and epochs_done > 0 and epochs_done - self.history.best_epoch >= patience
+        if patience is None or epochs_done == 0:
+            return False
+        # Scores of several GPUs may differ in the last digit: all stop together, or none does.
+        goes_on = epochs_done - self.history.best_epoch < patience
+        return not self.world.agree(self.device, on=goes_on)
 
     def _train_epoch(self, epoch: int) -> None:
         self.network.train()
