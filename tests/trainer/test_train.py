@@ -295,19 +295,19 @@ def test_whole_volumes_are_scored_in_their_turn_and_decide_which_epoch_is_best(
     assert again[1] == pytest.approx(scores[-1], abs=1e-3)
 
 
-def two_processes(arguments: list[str]) -> str:
-    """Train as torchrun does on one machine; return stderr."""
-    script = "import sys; from trainer.cli import main; sys.exit(main())"
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--no-python",
-        sys.executable,
-    ]
+TRAIN = "import sys; from trainer.cli import main; sys.exit(main())"
+
+
+def two_processes(program: str, arguments: list[str]) -> str:
+    """Run a program as torchrun does on one machine; return stderr."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--no-python"]
     ran = subprocess.run(
-        [*start, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=200
+        [*start, sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stderr
@@ -325,7 +325,7 @@ def test_two_processes_see_what_one_sees_with_twice_the_batch(
         "augment": {"mirror_zyx": [0.5, 0.5, 0.5], "noise_share": 0.5},
     }
     assert main(arguments(work, tmp_path / "one", batch_size=2, **still)) == 0
-    two_processes(arguments(work, tmp_path / "two", batch_size=1, **still))
+    two_processes(TRAIN, arguments(work, tmp_path / "two", batch_size=1, **still))
     one, two = rows(tmp_path / "one")[0], rows(tmp_path / "two")[0]
     assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=1e-5)
     for name in ("train_pooled_pancreas", "train_dice_cancer"):
@@ -363,25 +363,13 @@ with joined() as world:
 
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(work: Path, tmp_path: Path) -> None:
     """Gradients in float64 are equal; a training that follows them learns, and one process says so."""
-    start = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--no-python",
-        sys.executable,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    ran = subprocess.run(
-        [*start, "-c", GRADIENTS], capture_output=True, text=True, check=False, timeout=200, env=environment
-    )
-    assert ran.returncode == 0, ran.stderr
+    two_processes(GRADIENTS, [])
     run = tmp_path / "run"
-    said = two_processes(arguments(work, run, batch_size=1, epochs=6, volume_epochs=3))
+    said = two_processes(TRAIN, arguments(work, run, batch_size=1, epochs=6, volume_epochs=3))
     assert said.count("\nepoch 6: loss") == 1
     losses = [float(row["train_loss"]) for row in rows(run)]
     assert losses[-1] < 0.95 * losses[0]
-    said = two_processes([*arguments(work, run, batch_size=1, epochs=6, volume_epochs=3), "--resume"])
+    said = two_processes(TRAIN, [*arguments(work, run, batch_size=1, epochs=6, volume_epochs=3), "--resume"])
     assert "best epoch" in said
 
 
