@@ -1,6 +1,6 @@
 """One training over several processes, on one machine or many: torchrun starts them, PyTorch joins them.
 
-    torchrun --nproc-per-node 4 --no-python decathlon train WORK --preset paper --out RUN
+    torchrun --standalone --nproc-per-node 4 --no-python decathlon train WORK --preset paper --out RUN
 
 `batch_size` is that of each process: n processes take the steps of one with n times the batch.
 """
