@@ -47,7 +47,7 @@ class World:
 
     def agree(self, device: torch.device, *, on: bool) -> bool:
         """Return whether all processes say so."""
-        return self.size == 1 or int(self.sum(torch.tensor(int(on), device=device))) == self.size
+        return int(self.sum(torch.tensor(int(on), device=device))) == self.size
 
     def wait(self) -> None:
         """Wait until every process is here."""
