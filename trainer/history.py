@@ -68,6 +68,7 @@ class History:
         learning_rate: float,
         seconds: float,
         waited_share: float,
+        voxels_per_s: float,
         volume_dice: Sequence[float] | None = None,
     ) -> None:
         """Add the row of `epoch`, counted from 1; `volume_dice` has one number a label."""
@@ -76,6 +77,7 @@ class History:
             "learning_rate": learning_rate,
             "seconds": seconds,
             "waited_share": waited_share,
+            "voxels_per_s": voxels_per_s,
         }
         for part, scores in (("train", train), ("val", val)):
             row[f"{part}_loss"] = scores.loss
@@ -120,7 +122,8 @@ class History:
         whole = f"; whole volumes {', '.join(volumes)}" if volumes else ""
         return (
             f"loss {row['train_loss']:.4f} train, {row['val_loss']:.4f} validation; pooled Dice {dice}{whole}; "
-            f"{row['seconds']:.0f} s, {row['waited_share']:.1%} waiting for data"
+            f"{row['seconds']:.0f} s, {row['voxels_per_s'] / 1e6:.2f} Mvoxel/s, "
+            f"{row['waited_share']:.1%} waiting for data"
         )
 
     @staticmethod

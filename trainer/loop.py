@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algorithm.bundle import Bundle, Description, Stitching, write_bundle
+from algorithm.bundle import Bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D, to_channels_last
 from algorithm.progress import progress
@@ -26,52 +22,17 @@ from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.distributed import World, shared
-from trainer.history import EpochScores, History
-from trainer.losses import (
-    DeepSupervision,
-    DiceCrossEntropy,
-    DiceTopK,
-    TopKCrossEntropy,
-    WeightedCrossEntropy,
-)
-from trainer.patches import Batches, PatchFile, PatchMeta
+from trainer.history import History
+from trainer.parts import describe_bundle, make_loss, make_optimiser, make_source
+from trainer.patches import Batches, PatchFile
 from trainer.precision import choose_precision
 from trainer.settings import TrainSettings, learning_rate
-from trainer.volume_batches import DeviceVolumeBatches, Source, VolumeBatches, open_volumes
+from trainer.tally import Tally
+from trainer.volume_batches import Source, open_volumes
 from trainer.volume_validation import score_volumes
+from trainer.watch import Board, FixedSlices
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Tally:
-    """What an epoch has seen so far: each batch's loss and confusion matrix, and the time spent waiting for data.
-
-    A batch whose loss is not finite is counted among `batches` and `skipped`, and has no scores.
-    """
-
-    batches: int = 0
-    skipped: int = 0
-    losses: list[Tensor] = field(default_factory=list)
-    confusions: list[Tensor] = field(default_factory=list)
-    waited_s: float = 0.0
-    spent_s: float = 0.0
-
-    def scores(self) -> EpochScores:
-        """Reduce to means; this is where results leave the device."""
-        confusions: NDArray[np.int64] = torch.stack(self.confusions).cpu().numpy()
-        return EpochScores.of(torch.stack(self.losses).cpu().numpy(), confusions)
-
-    def state(self) -> dict[str, Any]:
-        """Return plain values and tensors for a checkpoint."""
-        return {
-            "batches": self.batches,
-            "skipped": self.skipped,
-            "losses": self.losses,
-            "confusions": self.confusions,
-            "waited_s": self.waited_s,
-            "spent_s": self.spent_s,
-        }
 
 
 @dataclass
@@ -98,6 +59,8 @@ class Trainer:
         ).to(self.device)
         if self.device.type == "cpu":
             to_channels_last(self.network)
+        else:
+            torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
         batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
         self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)
         if self.precision == torch.float32:
@@ -108,6 +71,8 @@ class Trainer:
         self.average = MovingAverage(self.network, settings.ema) if settings.ema is not None else None
         self.augment = Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed)
         self.scales = shared(self.network, self.world, self.device)
+        if settings.compile:
+            self.scales.compile()
         self.batches = make_source(settings, self.train_file, self.device, self.world)
         self.val_batches = Batches(
             self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
@@ -115,6 +80,7 @@ class Trainer:
         channels = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
         self.std = torch.tensor(meta.std, device=self.device).view(channels)
+        self.slices = FixedSlices(self.val_file)
         self.history = History(meta.labels)
         self.first_epoch, self.tally = 0, Tally()
 
@@ -134,7 +100,12 @@ class Trainer:
         return True
 
     def fit(self) -> None:
-        """Train to the last epoch or till patience ends, keeping a checkpoint, curves and bundles after each."""
+        """Train to the last epoch or till patience ends, keeping a checkpoint, pictures and bundles after each."""
+        with ExitStack() as stack:
+            board = stack.enter_context(Board(self.run, self.first_epoch)) if self.world.is_first else None
+            self._fit(board)
+
+    def _fit(self, board: Board | None) -> None:
         for epoch in range(self.first_epoch, self.settings.epochs):
             if self._is_out_of_patience(epoch):
                 log.info(
@@ -153,12 +124,15 @@ class Trainer:
                     learning_rate=self.optimiser.param_groups[0]["lr"],
                     seconds=self.tally.spent_s + validation.spent_s,
                     waited_share=self.tally.waited_s / self.tally.spent_s,
+                    voxels_per_s=self.tally.voxels_per_s(),
                     volume_dice=self._validate_volumes(epoch + 1),
                 )
-                self._keep_results(epoch + 1)
+                if board is not None:
+                    self._keep_results(epoch + 1, board)
             self.tally = Tally()
             self._save(epoch + 1)
-            log.info("epoch %d: %s", epoch + 1, self.history.describe(epoch + 1))
+            left_min = (self.settings.epochs - epoch - 1) * self.history.last["seconds"] / 60
+            log.info("epoch %d: %s; %.0f min left", epoch + 1, self.history.describe(epoch + 1), left_min)
         log.info("best epoch %d: %s", self.history.best_epoch, self.history.describe(self.history.best_epoch))
 
     def _is_out_of_patience(self, epochs_done: int) -> bool:
@@ -230,10 +204,12 @@ class Trainer:
     def _validate(self, epoch: int) -> Tally:
         self.network.eval()
         tally = Tally()
-        for _, images, target in self._on_device(0, 0, tally, f"validation {epoch + 1}", self.val_batches):
+        what = f"validation {epoch + 1}"
+        for batch, images, target in self._on_device(0, 0, tally, what, self.val_batches):
             scales = self._forward(images)
             loss = self.loss(scales if self.settings.deep_supervision else scales[0], target)
             self._count(tally, loss, scales[0], target)
+            self.slices.see(batch * self.settings.batch_size, scales[0])
         return tally
 
     def _validate_volumes(self, epochs_done: int) -> tuple[float, ...] | None:
@@ -254,7 +230,14 @@ class Trainer:
         batches = self.batches if batches is None else batches
         source = enumerate(batches.batches(epoch, first_batch=first), start=first)
         asked = time.monotonic()
-        for step, (images, labels) in progress(source, total=len(batches) - first, what=what, unit="batches"):
+        shown = progress(
+            source,
+            total=len(batches) - first,
+            what=what,
+            unit="batches",
+            status=lambda: tally.describe(self.history.labels),
+        )
+        for step, (images, labels) in shown:
             began = time.monotonic()
             tally.waited_s += began - asked
             on_device = torch.as_tensor(images).to(self.device, non_blocking=True).float()
@@ -294,10 +277,10 @@ class Trainer:
         folder, batches = self.run / "checkpoints", self.tally.batches
         save_checkpoint(folder, state, epochs=epoch, batches=batches, keep=self.settings.keep_checkpoints)
 
-    def _keep_results(self, epochs_done: int) -> None:
-        if not self.world.is_first:
-            return
+    def _keep_results(self, epochs_done: int, board: Board) -> None:
         self.history.write(self.run)
+        self.slices.draw(self.run / "overlay.png")
+        board.add(self.history, self.run / "overlay.png")
         bundle = Bundle(
             self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
         )
@@ -309,117 +292,3 @@ class Trainer:
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Return a 64-bit seed that depends on nothing but its arguments."""
     return int(np.random.SeedSequence((seed, epoch, step)).generate_state(1, np.uint64)[0])
-
-
-def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device, world: World) -> Source:
-    """Return what training patches come from.
-
-    Raises:
-        InputError: volumes are missing, or the shares are not as many as the labels.
-
-    """
-    if settings.source == "patches":
-        return Batches(
-            train_file, batch_size=settings.batch_size, seed=settings.seed, part=(world.rank, world.size)
-        )
-    meta = train_file.meta
-    if len(settings.label_shares) > len(meta.labels):
-        raise InputError(
-            f"label_shares must have at most a number for each of the {len(meta.labels)} labels "
-            f"{', '.join(meta.labels)}, got {list(settings.label_shares)}"
-        )
-    volumes = open_volumes(train_file.path.parent, meta.training_cases)
-    drawn = VolumeBatches(
-        volumes,
-        meta.patch_shape_zyx,
-        settings.batch_size,
-        patches=settings.epoch_patches or meta.patches,
-        label_shares=settings.label_shares,
-        seed=settings.seed,
-        part=(world.rank, world.size),
-        pinned=device.type == "cuda",
-    )
-    return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)
-
-
-def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:
-    """Return the loss with one weight a label; see `class_weights` for the choices."""
-    weights = class_weights(settings, meta)
-    losses: dict[str, Callable[[], nn.Module]] = {
-        "weighted_ce": lambda: WeightedCrossEntropy(weights),
-        "topk_ce": lambda: TopKCrossEntropy(weights, settings.top_k_share),
-        "dice_ce": lambda: DiceCrossEntropy(weights),
-        "dice_topk": lambda: DiceTopK(weights, settings.top_k_share),
-    }
-    loss = losses[settings.loss]()
-    return DeepSupervision(loss) if settings.deep_supervision else loss
-
-
-def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]:
-    """Return one weight a label.
-
-    "inverse" is proportional to the inverse of the class frequency in the training patches, background 1
-    (section 4.2.1 of the paper gives [1, 525, 9980] for Task07).
-
-    Raises:
-        InputError: the number of weights is not that of the labels, or a label never occurs.
-
-    """
-    count = len(meta.labels)
-    if settings.class_weights == "equal":
-        return (1.0,) * count
-    if settings.class_weights == "inverse":
-        voxels = meta.class_voxels
-        if 0 in voxels:
-            name = meta.labels[voxels.index(0)]
-            raise InputError(
-                f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs"
-            )
-        return tuple(voxels[0] / number for number in voxels)
-    if len(settings.class_weights) != count:
-        raise InputError(
-            f"class_weights must have a number for each of the {count} labels {', '.join(meta.labels)}, "
-            f"got {list(settings.class_weights)}; give --set class_weights=[…]"
-        )
-    return tuple(float(weight) for weight in settings.class_weights)
-
-
-def describe_bundle(
-    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
-) -> Description:
-    """Return all that inference needs beside the weights, and where they come from."""
-    patch = meta.patch_shape_zyx
-    z, y, x = (int(share * size) for share, size in zip(settings.overlap_zyx, patch, strict=True))
-    return Description(
-        network=network.arguments,
-        labels=meta.labels,
-        channels=meta.channels,
-        spacing_zyx_mm=meta.spacing_zyx_mm,
-        window_hu=meta.window_hu,
-        mean=meta.mean,
-        std=meta.std,
-        patch_shape_zyx=patch,
-        stitching=Stitching(settings.blend, (z, y, x)),
-        provenance={
-            "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
-            "settings": settings.as_dict(),
-            "epochs_done": len(history.rows),
-            "scores": {name: value for name, value in history.last.items() if not math.isnan(value)},
-            "versions": versions(),
-        },
-    )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this software and of what trains."""
-    return {
-        "decathlon-unet": metadata.version("decathlon-unet"),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def make_optimiser(settings: TrainSettings, network: UNet3D) -> torch.optim.Optimizer:
-    """Return Adam (the paper's) or AdamW."""
-    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
-    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -53,6 +53,7 @@ class TrainSettings:
             training.
         precision: of the convolutions; "auto" takes bfloat16 where it is fast and agrees with float32. "float16"
             scales the loss.
+        compile: let torch.compile make the training step; it takes minutes to start. Measured in docs/BENCHMARKS.md.
         blend: how the bundle stitches patches.
         overlap_zyx: least overlap of neighbouring patches at inference, as a share of the patch; with half of
             it, blend "centre" keeps the centre of each patch (section 3.3).
@@ -89,6 +90,7 @@ class TrainSettings:
     patience: int | None = None
     most_skipped: int = 10
     precision: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    compile: bool = False
     blend: Literal["centre", "gaussian"] = "centre"
     overlap_zyx: tuple[float, float, float] = (0.5, 0.5, 0.5)
     augment: AugmentSettings = field(default_factory=AugmentSettings)

@@ -66,11 +66,47 @@ def test_a_failure_passes_through(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == []
 
 
-def test_on_a_terminal_it_is_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
+def test_a_status_is_part_of_each_line(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    asked: list[float] = []
 
+    def status() -> str:
+        asked.append(clock.now)
+        return f"loss {len(asked)}"
+
+    with caplog.at_level(logging.INFO):
+        for _ in progress(range(3), total=3, what="training", unit="batches", status=status):
+            clock.now += 20.0
+    assert caplog.messages[:2] == [
+        "training: 1 of 3 batches, 40 s left; loss 1",
+        "training: 2 of 3 batches, 20 s left; loss 2",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_asks_for_its_status_at_most_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    asked: list[float] = []
+
+    def status() -> str:
+        asked.append(clock.now)
+        return f"loss {len(asked)}"
+
+    with caplog.at_level(logging.INFO):
+        for _ in progress(range(10), total=10, what="training", unit="batches", status=status):
+            clock.now += 0.3
+    assert all(later - earlier > 1 for earlier, later in zip(asked, asked[1:], strict=False))
+    assert len(asked) == 2
+    assert "loss 2" in terminal.getvalue()
+
+
+def test_on_a_terminal_it_is_a_bar(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with caplog.at_level(logging.INFO):

@@ -23,8 +23,9 @@ from tests.trainer.conftest import MakeTask
 from trainer.average import MovingAverage
 from trainer.cli import main
 from trainer.history import EpochScores, History
-from trainer.loop import class_weights, step_seed
+from trainer.loop import step_seed
 from trainer.losses import WeightedCrossEntropy
+from trainer.parts import class_weights
 from trainer.patches import PatchFile
 from trainer.precision import choose_precision
 from trainer.presets import read_preset
@@ -112,7 +113,7 @@ def test_killed_at_any_moment_and_continued_it_ends_with_the_same_weights(work: 
     expected, found = weights(undisturbed), weights(killed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    timing = {"seconds", "waited_share"}
+    timing = {"seconds", "waited_share", "voxels_per_s"}
     for one, other in zip(rows(undisturbed), rows(killed), strict=True):
         assert {k: v for k, v in one.items() if k not in timing} == {
             k: v for k, v in other.items() if k not in timing
@@ -431,7 +432,8 @@ def test_the_best_epoch_is_the_first_of_equals() -> None:
     history = History(("background", "pancreas"))
     for epoch, dice in enumerate((0.2, 0.5, 0.5), start=1):
         scores = EpochScores(1.0, (1.0, dice), (1.0, dice))
-        history.append(epoch=epoch, train=scores, val=scores, learning_rate=0.1, seconds=1, waited_share=0)
+        rest = {"learning_rate": 0.1, "seconds": 1.0, "waited_share": 0.0, "voxels_per_s": 1.0}
+        history.append(epoch=epoch, train=scores, val=scores, **rest)
     assert history.best_epoch == 2
 
 

@@ -1,0 +1,141 @@
+"""What a training is put together from: its source of patches, loss, optimiser, and the description of its bundle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from importlib import metadata
+
+import numpy as np
+import torch
+from torch import nn
+
+from algorithm.bundle import Description, Stitching
+from algorithm.errors import InputError
+from algorithm.network import UNet3D
+from trainer.distributed import World
+from trainer.history import History
+from trainer.losses import (
+    DeepSupervision,
+    DiceCrossEntropy,
+    DiceTopK,
+    TopKCrossEntropy,
+    WeightedCrossEntropy,
+)
+from trainer.patches import Batches, PatchFile, PatchMeta
+from trainer.settings import TrainSettings
+from trainer.volume_batches import DeviceVolumeBatches, Source, VolumeBatches, open_volumes
+
+
+def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device, world: World) -> Source:
+    """Return what training patches come from.
+
+    Raises:
+        InputError: volumes are missing, or the shares are not as many as the labels.
+
+    """
+    if settings.source == "patches":
+        return Batches(
+            train_file, batch_size=settings.batch_size, seed=settings.seed, part=(world.rank, world.size)
+        )
+    meta = train_file.meta
+    if len(settings.label_shares) > len(meta.labels):
+        raise InputError(
+            f"label_shares must have at most a number for each of the {len(meta.labels)} labels "
+            f"{', '.join(meta.labels)}, got {list(settings.label_shares)}"
+        )
+    volumes = open_volumes(train_file.path.parent, meta.training_cases)
+    drawn = VolumeBatches(
+        volumes,
+        meta.patch_shape_zyx,
+        settings.batch_size,
+        patches=settings.epoch_patches or meta.patches,
+        label_shares=settings.label_shares,
+        seed=settings.seed,
+        part=(world.rank, world.size),
+        pinned=device.type == "cuda",
+    )
+    return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)
+
+
+def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:
+    """Return the loss with one weight a label; see `class_weights` for the choices."""
+    weights = class_weights(settings, meta)
+    losses: dict[str, Callable[[], nn.Module]] = {
+        "weighted_ce": lambda: WeightedCrossEntropy(weights),
+        "topk_ce": lambda: TopKCrossEntropy(weights, settings.top_k_share),
+        "dice_ce": lambda: DiceCrossEntropy(weights),
+        "dice_topk": lambda: DiceTopK(weights, settings.top_k_share),
+    }
+    loss = losses[settings.loss]()
+    return DeepSupervision(loss) if settings.deep_supervision else loss
+
+
+def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]:
+    """Return one weight a label.
+
+    "inverse" is proportional to the inverse of the class frequency in the training patches, background 1
+    (section 4.2.1 of the paper gives [1, 525, 9980] for Task07).
+
+    Raises:
+        InputError: the number of weights is not that of the labels, or a label never occurs.
+
+    """
+    count = len(meta.labels)
+    if settings.class_weights == "equal":
+        return (1.0,) * count
+    if settings.class_weights == "inverse":
+        voxels = meta.class_voxels
+        if 0 in voxels:
+            name = meta.labels[voxels.index(0)]
+            raise InputError(
+                f"class_weights = \"inverse\" needs every label in the training patches, but '{name}' never occurs"
+            )
+        return tuple(voxels[0] / number for number in voxels)
+    if len(settings.class_weights) != count:
+        raise InputError(
+            f"class_weights must have a number for each of the {count} labels {', '.join(meta.labels)}, "
+            f"got {list(settings.class_weights)}; give --set class_weights=[…]"
+        )
+    return tuple(float(weight) for weight in settings.class_weights)
+
+
+def describe_bundle(
+    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
+) -> Description:
+    """Return all that inference needs beside the weights, and where they come from."""
+    patch = meta.patch_shape_zyx
+    z, y, x = (int(share * size) for share, size in zip(settings.overlap_zyx, patch, strict=True))
+    return Description(
+        network=network.arguments,
+        labels=meta.labels,
+        channels=meta.channels,
+        spacing_zyx_mm=meta.spacing_zyx_mm,
+        window_hu=meta.window_hu,
+        mean=meta.mean,
+        std=meta.std,
+        patch_shape_zyx=patch,
+        stitching=Stitching(settings.blend, (z, y, x)),
+        provenance={
+            "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
+            "settings": settings.as_dict(),
+            "epochs_done": len(history.rows),
+            "scores": {name: value for name, value in history.last.items() if not math.isnan(value)},
+            "versions": versions(),
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this software and of what trains."""
+    return {
+        "decathlon-unet": metadata.version("decathlon-unet"),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def make_optimiser(settings: TrainSettings, network: UNet3D) -> torch.optim.Optimizer:
+    """Return Adam (the paper's) or AdamW."""
+    kind = torch.optim.Adam if settings.optimiser == "adam" else torch.optim.AdamW
+    return kind(network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
