@@ -8,13 +8,14 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-smoke sanitize container-test clean
+.PHONY: help install demo test check format bench bench-training bench-smoke sanitize container-test clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
 	@echo "make test            all tests"
 	@echo "make check           lint, types, formatting, clang-tidy"
 	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
+	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make container-test  the container, built and run on real and hostile input"
@@ -59,8 +60,14 @@ bench: $(VENV)/bench.stamp
 	mv build/results.json build/results.machine.json benchmarks/
 	$(BIN)/python -m benchmarks.table
 
+bench-training: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.loaders
+	$(BIN)/python -m benchmarks.training --compile
+
 bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers
+	$(BIN)/python -m benchmarks.loaders --smoke
+	$(BIN)/python -m benchmarks.training --smoke
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

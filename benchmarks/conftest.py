@@ -7,10 +7,7 @@ still compared with every peer that is installed.
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +15,10 @@ import pytest
 
 import voxelcore
 from benchmarks.compare import Suite
+from benchmarks.machine import cores, cpu_name, versions
 from benchmarks.volumes import FULL, SMALL, Size
 
 SUITE = pytest.StashKey[Suite]()
-PACKAGES = ("numpy", "scipy", "simpleitk", "torch", "torchio", "monai", "nnunetv2")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,21 +121,4 @@ def _key(row: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def _machine() -> dict[str, Any]:
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else [])
-        if line.startswith("model name")
-    ]
-    versions = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "isa": voxelcore.get_isa(),
-        "versions": versions,
-    }
+    return {"cpu": cpu_name(), "cores": cores(), "isa": voxelcore.get_isa(), "versions": versions()}

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results.json"
-PAGE = HERE.parent / "docs" / "BENCHMARKS.md"
-BEGIN = "<!-- begin: written by benchmarks/table.py -->"
-END = "<!-- end: written by benchmarks/table.py -->"
+from benchmarks.page import write_part
+
+RESULTS = Path(__file__).with_name("results.json")
 THREADS = 2  # of the goals
 
 Row = dict[str, Any]
@@ -171,9 +169,7 @@ def _ms(seconds: float) -> str:
 def main() -> None:
     rows = json.loads(RESULTS.read_text())
     text = table(rows, json.loads(RESULTS.with_suffix(".machine.json").read_text()))
-    before, rest = PAGE.read_text().split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+    write_part("table.py", text)
     sys.stdout.write(text + "\n")
 
 

@@ -10,6 +10,7 @@
 
 #include "axis.hpp"
 #include "half_rows.hpp"
+#include "stream.hpp"
 #include "taps.hpp"
 #include "voxel.hpp"
 
@@ -46,8 +47,8 @@ class LinearRow {
         const Index plane = plan_.y.n_in * n;
         // A row without weight may lie outside: it is not read.
         const T* near = source + (plan_.z.lower[at_z] - first_z) * plane + plan_.y.lower[at_y] * n;
-        prefetch(near, 2 * n);
-        if (weight_z != 0.0F) prefetch(near, plane + 2 * n);
+        prefetch(near, 2 * n, n);  // the next output's rows
+        if (weight_z != 0.0F) prefetch(near, plane + 2 * n, n);
         if (weight_z == 0.0F && weight_y == 0.0F) {
             blend_rows<1, T>({near}, {});
         } else if (weight_z == 0.0F) {
@@ -57,19 +58,6 @@ class LinearRow {
         } else {
             blend_rows<4, T>({near, near + n, near + plane, near + plane + n}, {weight_y, weight_z});
         }
-    }
-
-    // Ask for the row `offset` voxels on, which the next outputs need: the processor's own prefetching stops
-    // at every page. It may lie outside the volume; then nothing happens, and no pointer to it is formed.
-    template <class T>
-    void prefetch(const T* near, Index offset) const {
-        constexpr Index line = 64;
-        const auto row =
-            reinterpret_cast<std::uintptr_t>(near) + static_cast<std::uintptr_t>(offset) * sizeof(T);
-        const Index bytes = plan_.x.n_in * static_cast<Index>(sizeof(T));
-        for (Index i = 0; i < bytes; i += line)
-            // NOLINTNEXTLINE(performance-no-int-to-ptr): nothing is read through it
-            __builtin_prefetch(reinterpret_cast<const void*>(row + static_cast<std::uintptr_t>(i)));
     }
 
     // One row, two with a weight, or two times two: first along y, then along z. No weight is 0.

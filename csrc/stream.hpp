@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "isa.hpp"
@@ -41,6 +42,27 @@ template <class Set>
 }
 #endif
 
+// Other threads see what this one streamed.
+inline void streamed() {
+#if VOXELCORE_X86
+    _mm_sfence();
+#endif
+}
+
+// Ask for the `count` elements that lie `offset` after `near`, which are needed soon: the processor's own
+// prefetching stops at every page. They may lie outside the array; then nothing happens, and no pointer to
+// them is formed.
+template <class T>
+void prefetch(const T* near, Index offset, Index count) {
+    constexpr Index line = 64;
+    const auto first =
+        reinterpret_cast<std::uintptr_t>(near) + static_cast<std::uintptr_t>(offset) * sizeof(T);
+    const Index bytes = count * static_cast<Index>(sizeof(T));
+    for (Index i = 0; i < bytes; i += line)
+        // NOLINTNEXTLINE(performance-no-int-to-ptr): nothing is read through it
+        __builtin_prefetch(reinterpret_cast<const void*>(first + static_cast<std::uintptr_t>(i)));
+}
+
 // Takes the rows of a result (rows, size) from one thread, and streams them where the whole is large.
 template <class Set, class T>
 class RowWriter {
@@ -48,14 +70,13 @@ class RowWriter {
     RowWriter(T* out, Index rows, Index size)
         : out_(out),
           size_(size),
-          streams_(rows * size * static_cast<Index>(sizeof(T)) >= streamed_bytes),
+          streams_(!std::is_same_v<Set, Baseline> &&
+                   rows * size * static_cast<Index>(sizeof(T)) >= streamed_bytes),
           buffer_(static_cast<std::size_t>(streams_ ? size : 0)) {}
     RowWriter(const RowWriter&) = delete;
     RowWriter& operator=(const RowWriter&) = delete;
     ~RowWriter() {
-#if VOXELCORE_X86
-        if (streams_) _mm_sfence();  // other threads see what was streamed
-#endif
+        if (streams_) streamed();
     }
 
     // Where to make the next row, which `put` then takes.

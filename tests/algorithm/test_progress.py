@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import sys
 import time
@@ -101,7 +102,7 @@ def test_a_bar_asks_for_its_status_at_most_once_a_second(
     with caplog.at_level(logging.INFO):
         for _ in progress(range(10), total=10, what="training", unit="batches", status=status):
             clock.now += 0.3
-    assert all(later - earlier > 1 for earlier, later in zip(asked, asked[1:], strict=False))
+    assert all(later - earlier > 1 for earlier, later in itertools.pairwise(asked))
     assert len(asked) == 2
     assert "loss 2" in terminal.getvalue()
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from trainer.cli import main
+
 SPACING_ZYX_MM = (2.5, 0.8, 0.8)
 LABELS = ("background", "pancreas", "cancer")
 MakeTask = Callable[..., Path]
@@ -60,3 +62,16 @@ def make_task(tmp_path: Path) -> MakeTask:
         return folder
 
     return make
+
+
+@pytest.fixture
+def work(make_task: MakeTask, tmp_path: Path) -> Path:
+    """Prepare eight training and two validation patches of 16x16x32."""
+    task = make_task([(20, 40, 44), (18, 44, 40), (22, 36, 48)])
+    preset = tmp_path / "tiny.toml"
+    preset.write_text(
+        "[prepare]\nspacing_zyx_mm = [2.5, 0.8, 0.8]\nwindow_hu = [-100, 200]\npatch_shape_zyx = [16, 16, 32]\n"
+        'train_patches = 8\nval_patches = 2\nquotas = { "2" = 1.0 }\nseed = 0\n\n[train]\n'
+    )
+    assert main(["prepare", str(task), "--preset", str(preset), "--out", str(tmp_path / "work")]) == 0
+    return tmp_path / "work"
