@@ -182,11 +182,15 @@ class Orientation:
         if sorted(self.axes_zyx) != [0, 1, 2] or len(self.flips_zyx) != 3:
             raise ValueError(f"need a permutation of (0, 1, 2) and three flips, got {self}")
 
-    def to_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return (…, z, y, x) as stored in canonical order, C-contiguous; copied only where needed."""
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return (…, z, y, x) as stored in canonical order, without a copy."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.axes_zyx))
-        return np.ascontiguousarray(np.flip(moved, self._flipped(lead)))
+        return np.flip(moved, self._flipped(lead))
+
+    def to_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return (…, z, y, x) as stored in canonical order, C-contiguous; copied only where needed."""
+        return np.ascontiguousarray(self.view(array))
 
     def from_canonical(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return (…, z, y, x) in canonical order as it was stored: the inverse of `to_canonical`."""

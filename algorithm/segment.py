@@ -1,9 +1,9 @@
-"""From one CT to labels on its own grid: canonical order, resample, network, stitch, and back."""
+"""From one CT to labels on its own grid, a slab at a time: canonical order, resample, network, stitch, and back."""
 
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,8 +17,10 @@ from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import hounsfield, label_image
 from algorithm.network import to_channels_last
 from algorithm.progress import progress
+from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
+PreparedPlanes = Callable[[int, int], NDArray[np.float32]]
 
 
 def default_device() -> torch.device:
@@ -58,56 +60,99 @@ class Segmenter:
         return label_image(self.labels(hounsfield(image), geometry), geometry)
 
     def labels(self, volume: NDArray[np.int16], geometry: Geometry) -> NDArray[np.uint8]:
-        """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out."""
+        """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out.
+
+        Neither the volume on the network's grid nor its class maps are ever whole in memory: a slab of them is, as
+        deep as a patch, from which labels are made as soon as no later patch can change them.
+        """
         description = self.description
         if len(description.channels) != 1:
             raise InputError(
                 f"the bundle wants {len(description.channels)} channels "
                 f"({', '.join(description.channels)}), got one image"
             )
-        started = time.monotonic()
+        stages = Stages()
         orientation = canonical_orientation(geometry)
-        canonical = orientation.to_canonical(volume)
+        canonical = orientation.view(volume)
         spacing_zyx_mm = orientation.canonical(geometry).spacing_zyx_mm
         shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing_zyx_mm, description.spacing_zyx_mm)
-        prepared = voxelcore.preprocess(
-            canonical,
+        preprocess = voxelcore.SlabPreprocessor(
+            canonical.shape,
             shape_zyx,
             window_hu=description.window_hu,
             mean=description.mean[0],
             std=description.std[0],
         )
-        maps = self.class_maps(prepared[np.newaxis])
-        labels = orientation.from_canonical(voxelcore.class_maps_to_labels(maps, canonical.shape))
-        self._report(labels, geometry, time.monotonic() - started)
+
+        def prepared(begin: int, end: int) -> NDArray[np.float32]:
+            first, stop = preprocess.needs(begin, end)
+            return preprocess(np.ascontiguousarray(canonical[first:stop]), first, begin, end)[np.newaxis]
+
+        labels = np.empty(volume.shape, np.uint8)
+        exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels))
+        for planes in self.class_maps(shape_zyx, prepared, stages):
+            with stages("export"):
+                exporter.add(planes)
+        self._report(labels, geometry, stages)
         return labels
 
-    def class_maps(self, prepared: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return class probabilities (K, z, y, x) for a normalised volume on the network's grid (c, z, y, x)."""
+    def class_maps(
+        self, shape_zyx: tuple[int, int, int], prepared: PreparedPlanes, stages: Stages | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield class probabilities (K, d, y, x) on the network's grid, from the first plane to the last.
+
+        Args:
+            shape_zyx: of the whole volume on the network's grid.
+            prepared: returns its normalised planes `begin` to `end` as (c, end - begin, y, x), C-contiguous.
+            stages: receives the time of each stage.
+
+        Yields:
+            Planes that hold until the next ones are asked for; d varies.
+
+        """
+        stages = Stages() if stages is None else stages
         description = self.description
         tiling = voxelcore.tile(
-            prepared.shape[1:], description.patch_shape_zyx, overlap_zyx=description.stitching.overlap_zyx
+            shape_zyx, description.patch_shape_zyx, overlap_zyx=description.stitching.overlap_zyx
         )
-        stitcher = voxelcore.Stitcher(tiling, len(description.labels), blend=description.stitching.blend)
-        count = len(tiling.starts_zyx)
-        batches = [
-            range(first, min(first + self.patches_at_once, count))
-            for first in range(0, count, self.patches_at_once)
-        ]
-        for batch in progress(batches, total=len(batches), what="segmenting", unit="batches"):
-            probabilities = self._forward(prepared, tiling.starts_zyx[batch.start : batch.stop])
-            for index, patch in zip(batch, probabilities, strict=True):
-                stitcher.add(index, patch)
-        return stitcher.result()
+        stitcher = voxelcore.SlabStitcher(tiling, len(description.labels), blend=description.stitching.blend)
+        begin, slab = -1, np.empty((0, 0, 0, 0), np.float32)
+        batches = self._batches(tiling)
+        for starts_zyx in progress(batches, total=len(batches), what="segmenting", unit="batches"):
+            with stages("prepare"):
+                if begin != max(int(starts_zyx[0, 0]), 0):
+                    begin = max(int(starts_zyx[0, 0]), 0)
+                    slab = prepared(begin, min(begin + description.patch_shape_zyx[0], shape_zyx[0]))
+                patches = self._cut(slab, starts_zyx - np.array([begin, 0, 0]))
+            with stages("network"):
+                probabilities = self._forward(patches)
+            for patch in probabilities:
+                with stages("stitch"):
+                    planes = stitcher.add(patch)
+                if planes.shape[1] > 0:
+                    yield planes
+
+    def network_labels(self, prepared: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Return labels (z, y, x) on the network's grid for a normalised volume (c, z, y, x) on it."""
+        shape_zyx = (prepared.shape[1], prepared.shape[2], prepared.shape[3])
+        planes = self.class_maps(shape_zyx, lambda begin, end: np.ascontiguousarray(prepared[:, begin:end]))
+        return np.concatenate([maps.argmax(axis=0).astype(np.uint8) for maps in planes])
+
+    def _batches(self, tiling: voxelcore.Tiling) -> list[NDArray[np.int64]]:
+        """Return the starts of the patches of each forward pass: neighbours in the tiling's order, of one layer."""
+        layers = np.split(tiling.starts_zyx, np.flatnonzero(np.diff(tiling.starts_zyx[:, 0])) + 1)
+        step = self.patches_at_once
+        return [layer[first : first + step] for layer in layers for first in range(0, len(layer), step)]
+
+    def _cut(self, slab: NDArray[np.float32], starts_zyx: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return patches (n, c, z, y, x); one that hangs over the edge of the volume repeats its edge voxels."""
+        shape_zyx = self.description.patch_shape_zyx
+        channels = [voxelcore.extract_patches(channel, starts_zyx, shape_zyx, pad="edge") for channel in slab]
+        return channels[0][:, np.newaxis] if len(channels) == 1 else np.stack(channels, axis=1)
 
     @torch.inference_mode()
-    def _forward(self, prepared: NDArray[np.float32], starts_zyx: NDArray[np.int64]) -> NDArray[np.float32]:
-        channels = [
-            voxelcore.extract_patches(channel, starts_zyx, self.description.patch_shape_zyx, pad="edge")
-            for channel in prepared
-        ]
-        patches = torch.from_numpy(np.stack(channels, axis=1)).to(self.device)
-        logits = self.network(patches)
+    def _forward(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self.network(torch.from_numpy(patches).to(self.device))
         if not bool(logits.isfinite().all()):
             # An argmax over NaN would say "background", which reads as "no tumour".
             raise InputError(
@@ -116,10 +161,10 @@ class Segmenter:
         probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
         return probabilities
 
-    def _report(self, labels: NDArray[np.uint8], geometry: Geometry, seconds: float) -> None:
+    def _report(self, labels: NDArray[np.uint8], geometry: Geometry, stages: Stages) -> None:
         counts = np.bincount(labels.reshape(-1), minlength=len(self.description.labels))
         volumes = ", ".join(
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]
         )
-        log.info("%s; %d voxels in %.1f s on %s", volumes, labels.size, seconds, self.device.type)
+        log.info("%s; %d voxels on %s in %s", volumes, labels.size, self.device.type, stages)

@@ -10,7 +10,7 @@ import torch
 from algorithm.errors import InputError
 from algorithm.files import replacing
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, epochs: int, batches: int, keep: int) -> None:
@@ -44,7 +44,10 @@ def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]
             f"{files[-1]} is not a readable checkpoint ({reason}); remove it to continue from the one before"
         ) from None
     if version != FORMAT_VERSION:
-        raise InputError(f"{files[-1]} has format version {version}, this software reads {FORMAT_VERSION}")
+        raise InputError(
+            f"{files[-1]} has format version {version}, this software reads {FORMAT_VERSION}; "
+            "finish the training with the version that began it, or choose another --out"
+        )
     return state
 
 

@@ -32,7 +32,7 @@ def score_volumes(
     )
     dice: list[list[float]] = [[] for _ in range(classes)]
     for image, label in volumes:
-        predicted = segmenter.class_maps((image - mean) / std).argmax(axis=0)
+        predicted = segmenter.network_labels((image - mean) / std)
         confusion = confusion_matrix(label, predicted, classes)
         for value in range(classes):
             overlap = Overlap.of(confusion, (value,))

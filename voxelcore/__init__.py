@@ -1,7 +1,7 @@
 """Fast kernels over CT volumes as pure functions on NumPy arrays."""
 
 from voxelcore.exporting import LabelExporter
-from voxelcore.intensity import clip, preprocess
+from voxelcore.intensity import SlabPreprocessor, clip, preprocess
 from voxelcore.isa import get_isa, get_isas, set_isa
 from voxelcore.patches import extract_patches
 from voxelcore.resampling import (
@@ -13,7 +13,7 @@ from voxelcore.resampling import (
 )
 from voxelcore.sampler import Batch, PatchSampler
 from voxelcore.sampling import draw_starts, draw_volumes, uniform
-from voxelcore.stitching import Stitcher, stitch
+from voxelcore.stitching import SlabStitcher, Stitcher, stitch
 from voxelcore.threads import get_threads, set_threads
 from voxelcore.tiling import Tiling, tile
 
@@ -21,6 +21,8 @@ __all__ = [
     "Batch",
     "LabelExporter",
     "PatchSampler",
+    "SlabPreprocessor",
+    "SlabStitcher",
     "Stitcher",
     "Tiling",
     "class_maps_to_labels",

@@ -49,6 +49,20 @@ def preprocess(
     out: npt.NDArray[Any] | None,
     threads: int | None,
 ) -> npt.NDArray[Any]: ...
+def preprocess_planes(
+    slab: npt.NDArray[np.int16],
+    first_z: int,
+    planes: int,
+    shape_zyx: Sequence[int],
+    begin_z: int,
+    end_z: int,
+    window_hu: Sequence[float],
+    mean: float,
+    std: float,
+    dtype: np.dtype[Any],
+    out: npt.NDArray[Any] | None,
+    threads: int | None,
+) -> npt.NDArray[Any]: ...
 def clip(
     volume: npt.NDArray[Any],
     low: float,

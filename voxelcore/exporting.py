@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxelcore import _core
+from voxelcore.planes import planes_needed
 
 MOST_CLASSES = 256  # of a uint8
 
@@ -52,7 +53,7 @@ class LabelExporter:
         self._out = out
         self._threads = threads
         self._given = 0
-        self._lower, self._last = _planes_needed(self._shape[0], out.shape[0])
+        self._lower, self._last = planes_needed(self._shape[0], out.shape[0])
         self._pair: npt.NDArray[Any] | None = None
 
     def add(self, class_maps: npt.NDArray[Any]) -> int:
@@ -124,11 +125,3 @@ def _is_injective(array: npt.NDArray[Any]) -> bool:
             return False
         reach += stride * (size - 1)
     return True
-
-
-def _planes_needed(n_in: int, n_out: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the first and the last input plane that each output plane is made of."""
-    unit = 2 * n_out  # positions are whole numbers over it
-    position = np.clip((2 * np.arange(n_out, dtype=np.int64) + 1) * n_in - n_out, 0, (n_in - 1) * unit)
-    lower = position // unit
-    return lower, lower + (position % unit > 0)

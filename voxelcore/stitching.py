@@ -77,6 +77,82 @@ class Stitcher:
         return self._volume
 
 
+class SlabStitcher:
+    """`Stitcher` that takes patches in the order of the tiling and gives planes away once no later patch reaches them.
+
+    What it gives is what `Stitcher.result` holds, bit for bit; what it keeps is as many planes as one layer of patches
+    spans, the same memory again and again.
+
+    Args:
+        tiling: from `tile`.
+        channels: of every patch, >= 1.
+        blend: "centre" or "gaussian".
+        threads: the default of `get_threads()` if None.
+
+    Attributes:
+        depth: planes in memory.
+
+    Raises:
+        TypeError: if channels is not a whole number.
+        ValueError: for an argument out of range, or a tiling whose patches do not come in the order of z.
+    """
+
+    def __init__(self, tiling: Tiling, channels: int, *, blend: Blend, threads: int | None = None) -> None:
+        if operator.index(channels) < 1:
+            raise ValueError(f"channels must be >= 1, got {channels}")
+        self._placement = _Placement(tiling, blend)
+        begin_z, end_z = self._placement.planes()
+        if np.any(np.diff(begin_z) < 0):
+            raise ValueError("the patches of tiling must come in the order of z, as those of tile() do")
+        # Before patch i, planes up to complete[i] are given away; those from there to its end must be in memory.
+        self._complete = [*begin_z.tolist(), tiling.shape_zyx[0]]
+        self.depth = int((end_z - begin_z).max())
+        self._tiling = tiling
+        self._threads = threads
+        self._next = self._first = self._given = 0
+        self._planes = np.zeros((channels, self.depth, *tiling.shape_zyx[1:]), np.float32)
+
+    def add(self, patch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Add the next patch; return the planes that are complete now, (c, d, y, x), d >= 0.
+
+        Args:
+            patch: float32 or float16 (c, pz, py, px), C-contiguous.
+
+        Returns:
+            A view, each class of which is C-contiguous; it holds until the next call.
+
+        Raises:
+            TypeError: for another dtype.
+            ValueError: for a wrong shape, or a patch too many.
+        """
+        if self._next == len(self._tiling):
+            raise ValueError(f"the tiling has {len(self._tiling)} patches, and all were added before")
+        expected = (self._planes.shape[0], *self._tiling.patch_shape_zyx)
+        if np.shape(patch) != expected:
+            raise ValueError(f"patch must have shape {expected}, got {np.shape(patch)}")
+        self._forget_given()
+        which = slice(self._next, self._next + 1)
+        self._placement.put(
+            patch[np.newaxis], which, self._planes, self._threads, from_zero=False, first_z=self._first
+        )
+        self._next += 1
+        self._given = self._complete[self._next] - self._first
+        return self._planes[:, : self._given]
+
+    def _forget_given(self) -> None:
+        given = self._given
+        if given == 0:
+            return
+        for first in range(
+            0, self.depth - given, given
+        ):  # pieces that do not overlap, so that none is copied twice
+            last = min(first + given, self.depth - given)
+            self._planes[:, first:last] = self._planes[:, first + given : last + given]
+        self._planes[:, self.depth - given :] = 0
+        self._first += given
+        self._given = 0
+
+
 def stitch(
     patches: npt.NDArray[Any],
     tiling: Tiling,
@@ -132,6 +208,10 @@ class _Placement:
             raise ValueError(f"blend must be 'centre' or 'gaussian', got {blend!r}")
         self._starts = tiling.starts_zyx
 
+    def planes(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return for each patch the first plane in which it counts, and one past the last."""
+        return self._box_start[:, 0], self._box_stop[:, 0]
+
     def put(
         self,
         patches: npt.NDArray[Any],
@@ -140,16 +220,18 @@ class _Placement:
         threads: int | None,
         *,
         from_zero: bool,
+        first_z: int = 0,
     ) -> None:
-        """Put the patches with the indices `which` into the volume, adding to what it holds or to zero."""
+        """Put the patches `which` into planes from `first_z` on, adding to what they hold or to zero."""
         weights = self._weights
+        shift = np.array([first_z, 0, 0])
         if weights is not None:
             weights = (weights[0][which], weights[1][which], weights[2][which])
         _core.stitch(
             patches,
-            self._starts[which],
-            self._box_start[which],
-            self._box_stop[which],
+            self._starts[which] - shift,
+            self._box_start[which] - shift,
+            self._box_stop[which] - shift,
             weights,
             volume,
             from_zero,

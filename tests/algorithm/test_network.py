@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from algorithm.network import ContextBlock, UNet3D
+from algorithm.network import ContextBlock, InstanceNorm, UNet3D
 
 
 def network(**changes: object) -> UNet3D:
@@ -120,3 +120,27 @@ def test_activation_reaches_every_layer() -> None:
     slopes = {m.negative_slope for m in network().modules() if isinstance(m, nn.LeakyReLU)}
     assert slopes == {0.01}
     assert not any(m.inplace for m in network().modules() if isinstance(m, nn.LeakyReLU))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("last", [False, True])
+def test_instance_norm_in_bfloat16_is_its_formula(samples: int, last: bool) -> None:
+    norm = InstanceNorm(5)
+    x = (40 + 3 * torch.randn(samples, 5, 8, 24, 20)).bfloat16()
+    x = x.contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+    exact = x.double()
+    exact.requires_grad_()
+    mean = exact.mean(dim=(2, 3, 4), keepdim=True)
+    expected = (exact - mean) / (exact.var(dim=(2, 3, 4), unbiased=False, keepdim=True) + norm.eps).sqrt()
+    direction = torch.randn(x.shape, dtype=torch.float64)
+    expected.backward(direction)
+    x.requires_grad_()
+    found = norm(x)
+    assert found.dtype == torch.bfloat16
+    assert not last or found.is_contiguous(memory_format=torch.channels_last_3d)
+    found.backward(direction.bfloat16())
+    # PyTorch's own rounds the mean to bfloat16 as well.
+    torch.testing.assert_close(found.double(), expected, rtol=0.005, atol=0.005 if last else 0.06)
+    assert x.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0.02, atol=0.02)

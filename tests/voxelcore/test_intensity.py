@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,45 @@ def test_preprocess_equals_its_three_steps(shape: Shape, new: Shape, seed: int) 
     np.testing.assert_array_equal(result, expected)
     half = voxelcore.preprocess(volume, new, window_hu=(-100, 200), mean=61.7, std=71.3, dtype=np.float16)
     np.testing.assert_array_equal(half, expected.astype(np.float16))
+
+
+@given(shape=shapes, new=shapes, cuts=st.lists(st.integers(1, 11), max_size=4), more=st.integers(0, 2))
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@settings(max_examples=60, deadline=None)
+def test_planes_of_slabs_are_those_of_the_whole(
+    dtype: Any, shape: Shape, new: Shape, cuts: list[int], more: int
+) -> None:
+    volume = np.random.default_rng(1).integers(-1024, 3072, shape).astype(np.int16)
+    how = {"window_hu": (-100, 200), "mean": 61.7, "std": 71.3, "dtype": dtype}
+    whole = voxelcore.preprocess(volume, new, **how)
+    preprocess = voxelcore.SlabPreprocessor(shape, new, **how)
+    edges = sorted({0, new[0], *(cut for cut in cuts if cut < new[0])})
+    for begin, end in itertools.pairwise(edges):
+        first, stop = preprocess.needs(begin, end)
+        first, stop = max(0, first - more), min(shape[0], stop + more)
+        out = np.empty((end - begin, *new[1:]), dtype)
+        assert preprocess(volume[first:stop].copy(), first, begin, end, out=out) is out
+        np.testing.assert_array_equal(out, whole[begin:end])
+
+
+def test_a_slab_must_hold_what_its_planes_are_made_of() -> None:
+    preprocess = voxelcore.SlabPreprocessor((6, 2, 2), (9, 3, 3), window_hu=(-100, 200), mean=0, std=1)
+    volume = np.zeros((6, 2, 2), np.int16)
+    first, stop = preprocess.needs(2, 5)
+    assert (first, stop) == (1, 4)  # planes 2 to 4 lie at 1.17, 1.83 and 2.5
+    for start, end in ((first + 1, stop), (first, stop - 1)):
+        with pytest.raises(ValueError, match="slab must hold every plane that the planes 2 to 5"):
+            preprocess(volume[start:end].copy(), start, 2, 5)
+    with pytest.raises(ValueError, match=r"slab must have shape \(d, 2, 2\), got \(3, 2, 3\)"):
+        preprocess(np.zeros((3, 2, 3), np.int16), 1, 2, 5)
+    with pytest.raises(ValueError, match="planes must be 0 <= begin < end <= 9, got 4 to 4"):
+        preprocess.needs(4, 4)
+    with pytest.raises(ValueError, match="first_z must be"):
+        preprocess(volume[1:4].copy(), 4, 2, 5)
+    with pytest.raises(TypeError, match="slab must have dtype int16, got float32"):
+        preprocess(np.zeros((3, 2, 2), np.float32), 1, 2, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="shape_zyx must be three sizes of at least 1"):
+        voxelcore.SlabPreprocessor((6, 2, 2), (9, 3), window_hu=(-100, 200), mean=0, std=1)
 
 
 def test_preprocess_by_hand() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,48 @@ def test_an_array_that_is_given_is_written_over(blend: Any) -> None:
         voxelcore.stitch(patches, tiling, blend=blend, out=patches.ravel()[: out.size].reshape(out.shape))
     with pytest.raises(TypeError, match="out must have dtype float32, got float64"):
         voxelcore.stitch(patches, tiling, blend=blend, out=out.astype(np.float64))  # type: ignore[arg-type]
+
+
+@given(tilings())
+@pytest.mark.parametrize("blend", ["centre", "gaussian"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@settings(max_examples=60, deadline=None)
+def test_planes_come_as_soon_as_they_are_complete_and_are_those_of_the_whole(
+    dtype: Any, blend: voxelcore.stitching.Blend, case: tuple[Shape, Shape, Shape]
+) -> None:
+    shape, patch, overlap = case
+    tiling = voxelcore.tile(shape, patch, overlap_zyx=overlap)
+    patches = np.random.default_rng(0).normal(size=(len(tiling), 2, *patch)).astype(dtype)
+    whole = voxelcore.Stitcher(tiling, 2, blend=blend)
+    for index, one in enumerate(patches):
+        whole.add(index, one)
+    stitcher = voxelcore.SlabStitcher(tiling, 2, blend=blend)
+    assert stitcher.depth <= min(patch[0], shape[0])
+    given_planes, touched_later = [], tiling.starts_zyx[:, 0].clip(min=0)
+    if blend == "centre":
+        touched_later = tiling.keep_start_zyx[:, 0]
+    done = 0
+    for index, one in enumerate(patches):
+        planes = stitcher.add(one)
+        done += planes.shape[1]
+        given_planes.append(planes.copy())
+        assert done == (touched_later[index + 1] if index + 1 < len(patches) else shape[0])
+    np.testing.assert_array_equal(np.concatenate(given_planes, axis=1), whole.result())
+
+
+def test_a_slab_stitcher_takes_each_patch_once() -> None:
+    tiling = voxelcore.tile((4, 4, 4), (4, 4, 4), overlap_zyx=(0, 0, 0))
+    stitcher = voxelcore.SlabStitcher(tiling, 1, blend="centre")
+    with pytest.raises(ValueError, match=r"patch must have shape \(1, 4, 4, 4\), got \(4, 4, 4\)"):
+        stitcher.add(np.zeros((4, 4, 4), np.float32))
+    stitcher.add(np.zeros((1, 4, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="the tiling has 1 patches, and all were added before"):
+        stitcher.add(np.zeros((1, 4, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="channels must be >= 1, got 0"):
+        voxelcore.SlabStitcher(tiling, 0, blend="centre")
+    backwards = dataclasses.replace(
+        voxelcore.tile((8, 4, 4), (4, 4, 4), overlap_zyx=(0, 0, 0)),
+        keep_start_zyx=np.array([[4, 0, 0], [0, 0, 0]]),
+    )
+    with pytest.raises(ValueError, match="must come in the order of z"):
+        voxelcore.SlabStitcher(backwards, 1, blend="centre")
