@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-smoke sanitize container-test clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-smoke sanitize container-test clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make check           lint, types, formatting, clang-tidy"
 	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
+	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make container-test  the container, built and run on real and hostile input"
@@ -64,10 +65,14 @@ bench-training: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.loaders
 	$(BIN)/python -m benchmarks.training --compile
 
+bench-inference: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.inference
+
 bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers
 	$(BIN)/python -m benchmarks.loaders --smoke
 	$(BIN)/python -m benchmarks.training --smoke
+	$(BIN)/python -m benchmarks.inference --smoke --precision float32
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

@@ -1,1 +1,72 @@
-"""What runs in the hospital: from a CT scan to a label map on the same grid."""
+"""What runs in the hospital: from a CT scan to a label map on the same grid.
+
+import algorithm
+labels = algorithm.segment(image, "RUN/bundle")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+    import SimpleITK as sitk
+    from numpy.typing import NDArray
+
+    from algorithm.bundle import Bundle
+    from algorithm.geometry import Geometry
+    from algorithm.segmenter import Segmenter
+
+__all__ = ["segment"]
+
+
+@overload
+def segment(image: sitk.Image, model: str | Path | Bundle | Segmenter) -> sitk.Image: ...
+
+
+@overload
+def segment(
+    image: NDArray[np.number], model: str | Path | Bundle | Segmenter, geometry: Geometry
+) -> NDArray[np.uint8]: ...
+
+
+def segment(
+    image: sitk.Image | NDArray[np.number],
+    model: str | Path | Bundle | Segmenter,
+    geometry: Geometry | None = None,
+) -> sitk.Image | NDArray[np.uint8]:
+    """Segment one CT in memory; the labels lie on exactly its grid.
+
+    Args:
+        image: a 3-D scalar CT in HU: a SimpleITK image, or an array (z, y, x) of any integer or floating type.
+        model: the path of a bundle, a bundle, or, for many scans, a `Segmenter`, which keeps the network loaded.
+        geometry: where an array lies in the patient; a SimpleITK image knows it.
+
+    Returns:
+        uint8 labels: an image for an image, an array (z, y, x) for an array.
+
+    Raises:
+        InputError: the bundle cannot be used, or wants other channels than one CT.
+        TypeError: an array without a geometry, or an image with one.
+        ValueError: an image that is not 3-D and scalar, or an array that does not have the shape of its geometry.
+
+    """
+    import numpy as np
+    import SimpleITK as sitk
+
+    from algorithm.bundle import Bundle, read_bundle
+    from algorithm.images import hounsfield
+    from algorithm.segmenter import Segmenter
+
+    if not isinstance(model, Segmenter):
+        model = Segmenter(model if isinstance(model, Bundle) else read_bundle(Path(model)))
+    if not isinstance(image, np.ndarray):
+        if geometry is not None:
+            raise TypeError("a SimpleITK image knows its geometry; give one only with an array")
+        return model.segment(image)
+    if geometry is None:
+        raise TypeError("an array needs the geometry that says where it lies in the patient")
+    if image.shape != geometry.shape_zyx:
+        raise ValueError(f"an array on this geometry must have shape {geometry.shape_zyx}, got {image.shape}")
+    return model.labels(hounsfield(sitk.GetImageFromArray(image)), geometry)

@@ -5,12 +5,13 @@ A bundle is a folder, or a tarball of one. Pickles are refused: a file that can 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import lzma
 import math
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from safetensors import SafetensorError
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.network import UNet3D, unmet_by
+from algorithm.postprocessing import Postprocessing
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
@@ -53,7 +55,9 @@ class Description:
         mean, std: of the clipped training patches, one a channel.
         patch_shape_zyx: what one forward pass sees.
         stitching: how patches are joined.
-        postprocessing: settings by name; empty means none.
+        postprocessing: which components of the labels are kept.
+        bfloat16: whether validation patches got the same labels in bfloat16 as in float32, so that a processor that
+            computes in it may. Absent in older bundles, which means no.
         orientation: axis order that volumes are brought to; always LPS for x, y, z.
         provenance: data set name and hash, configuration, seed, scores, versions.
 
@@ -68,7 +72,8 @@ class Description:
     std: tuple[float, ...]
     patch_shape_zyx: tuple[int, int, int]
     stitching: Stitching
-    postprocessing: dict[str, Any] = field(default_factory=dict)
+    postprocessing: Postprocessing = field(default_factory=Postprocessing)
+    bfloat16: bool = False
     orientation: str = "LPS"
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -115,6 +120,21 @@ def read_bundle(path: Path) -> Bundle:
     _check_against_network(description, network, path)
     _load_weights(network, read(WEIGHTS), path)
     return Bundle(network.eval(), description)
+
+
+def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
+    """Read the members of an ensemble: bundles, or folders that hold nothing but bundles.
+
+    Raises:
+        InputError: as `read_bundle`.
+
+    """
+    bundles = []
+    for path in paths:
+        inner = sorted(file.parent for file in path.glob(f"*/{DESCRIPTION}")) if path.is_dir() else []
+        members = [path] if (path / DESCRIPTION).is_file() or not inner else inner
+        bundles += [read_bundle(member) for member in members]
+    return bundles
 
 
 def _untied_state(network: UNet3D) -> dict[str, Any]:
@@ -198,6 +218,12 @@ class _Fields:
             raise self.wrong(key, what)
         return value
 
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
     def numbers(
         self, key: str, what: str, *, count: int | None = None, whole: bool = False
     ) -> tuple[Any, ...]:
@@ -243,12 +269,36 @@ def _parse_description(content: bytes, path: Path) -> Description:
             blend=stitching.get("blend", str, "'centre' or 'gaussian'"),
             overlap_zyx=stitching.numbers("overlap_zyx", "three whole numbers", count=3, whole=True),
         ),
-        postprocessing=fields.get("postprocessing", dict, "an object"),
+        postprocessing=_parse_postprocessing(fields),
+        bfloat16=fields.flag("bfloat16"),
         orientation=fields.get("orientation", str, "'LPS'"),
         provenance=fields.get("provenance", dict, "an object"),
     )
     _check_values(description, fields)
     return description
+
+
+def _parse_postprocessing(fields: _Fields) -> Postprocessing:
+    values = fields.get("postprocessing", dict, "an object")
+    known = {field.name: field.default for field in dataclasses.fields(Postprocessing)}
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(
+                f"{fields.file}: 'postprocessing' has '{name}', but this release knows {', '.join(known)}; "
+                "use the release that wrote it"
+            )
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        right = isinstance(value, bool) if isinstance(known[name], bool) else number or value == known[name]
+        if not right:
+            raise InputError(
+                f"{fields.file}: 'postprocessing.{name}' is {json.dumps(value)}, which is no value for it"
+            )
+    result = Postprocessing(**values)
+    for name, what in result.faults():
+        raise InputError(
+            f"{fields.file}: 'postprocessing.{name}' must be {what}, got {json.dumps(values[name])}"
+        )
+    return result
 
 
 def _check_values(description: Description, fields: _Fields) -> None:
@@ -285,7 +335,6 @@ def _check_values(description: Description, fields: _Fields) -> None:
             ),
             "'centre' or 'gaussian' with an overlap below the patch's size on every axis",
         ),
-        "postprocessing": (not description.postprocessing, "empty: this release knows no postprocessing"),
     }
     for key, (right, what) in requirements.items():
         if not right:

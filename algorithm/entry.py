@@ -16,14 +16,14 @@ import SimpleITK as sitk
 from evalutils import SegmentationAlgorithm
 from evalutils.io import ImageLoader
 
-from algorithm.bundle import read_bundle
+from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
 from algorithm.job import Job, find_job, results_file
 from algorithm.logs import log_to_stderr
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _record_failure(environment: Mapping[str, str], failures: list[str]) -> None
 
 def _run(environment: Mapping[str, str]) -> list[str]:
     job = find_job(environment)
-    segmenter = Segmenter(read_bundle(job.model))
+    segmenter = Segmenter(read_bundles([job.model]))
     job.output_folder.mkdir(parents=True, exist_ok=True)
     algorithm = UNetSegmentation(segmenter, job, Path(environment.get("DECATHLON_INPUT", "/input")))
     try:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-from algorithm.bundle import DESCRIPTION, WEIGHTS, read_bundle
+import torch
+
+from algorithm.bundle import DESCRIPTION, WEIGHTS, read_bundles
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.images import WRITABLE, case_name, image_suffix, list_images, read_hounsfield, write_labels
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 RECORD = ".predictions.json"
@@ -33,30 +37,54 @@ def find_inputs(source: Path) -> list[Path]:
     return images or [source]
 
 
-def predict(source: Path, model: Path, out: Path, *, segmenter: Segmenter | None = None) -> list[Path]:
+def predict(
+    source: Path,
+    models: Path | Sequence[Path],
+    out: Path,
+    *,
+    device: torch.device | None = None,
+    patches_at_once: int = 1,
+    mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
+) -> list[Path]:
     """Write one label map a scan of `source` into `out`, named after its scan; return their paths.
 
-    A scan that fails does not keep the others from being done. Results that the same model made from the same
-    file are kept, so that the same command continues a run that was stopped.
+    A scan that fails does not keep the others from being done. Results that the same models made from the same
+    file in the same way are kept, so that the same command continues a run that was stopped.
+
+    Args:
+        source: an image, a folder of images, or a folder of DICOM slices.
+        models: a bundle, or those of an ensemble.
+        out: the folder for the label maps.
+        device: as for `Segmenter`; likewise the others.
+        patches_at_once: likewise.
+        mirror_zyx: likewise.
 
     Raises:
-        InputError: `source` or `model` cannot be used, or scans failed (the first is named).
+        InputError: `source` or `models` cannot be used, or scans failed (the first is named).
 
     """
     inputs = find_inputs(source)
     _refuse_to_overwrite(inputs, out)
-    made_by = _identify_model(model)
+    members = [models] if isinstance(models, Path) else list(models)
+    made_by = {
+        "version": metadata.version("decathlon-unet"),
+        "model": _identify_models(members),
+        "mirror_zyx": list(mirror_zyx),
+    }
     record = _read_record(out)
     results, failures = [], []
+    segmenter: Segmenter | None = None
     for number, image in enumerate(inputs, start=1):
         result = out / _result_name(image)
-        made_from = {"version": metadata.version("decathlon-unet"), "model": made_by, **_identify(image)}
+        made_from = {**made_by, **_identify(image)}
         results.append(result)
         if result.is_file() and record.get(result.name) == made_from:
             log.info("%s is there already", result)
             continue
         log.info("%s (%d of %d)", image, number, len(inputs))
-        segmenter = segmenter or Segmenter(read_bundle(model))
+        segmenter = segmenter or Segmenter(
+            read_bundles(members), device=device, patches_at_once=patches_at_once, mirror_zyx=mirror_zyx
+        )
         try:
             volume, geometry = read_hounsfield(image)
             write_labels(result, segmenter.labels(volume, geometry), geometry)
@@ -92,16 +120,18 @@ def _identify(image: Path) -> dict[str, str | int]:
     return {"source": str(image.resolve()), "stamps": hashlib.sha256(repr(stamps).encode()).hexdigest()}
 
 
-def _identify_model(model: Path) -> str:
+def _identify_models(models: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    files = [model] if model.is_file() else [model / DESCRIPTION, model / WEIGHTS]
-    for file in files:
-        if file.is_file():
+    for model in models:
+        files = (
+            [model] if model.is_file() else sorted(model.rglob(DESCRIPTION)) + sorted(model.rglob(WEIGHTS))
+        )
+        for file in files:
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _read_record(out: Path) -> dict[str, dict[str, str | int]]:
+def _read_record(out: Path) -> dict[str, dict[str, Any]]:
     try:
         record = json.loads((out / RECORD).read_text())
     except (OSError, ValueError, RecursionError):

@@ -54,7 +54,8 @@ class Result:
     Attributes:
         name: of the loader.
         alone: patches a second with nothing behind it.
-        memory_mib: that it took meanwhile, its worker processes included (proportional set size).
+        memory_mib: that it took meanwhile, its worker processes included; pages of memory-mapped files, which the
+            system can take back, do not count.
         patches: a second through the network's training step.
         waited: share of that time in which the loop waited for a batch.
         held: for each label the share of patches that held it.
@@ -123,12 +124,13 @@ def monai(work: Path, meta: PatchMeta, *, threads: bool) -> Iterator[Batch]:
     items = [{key: str(path / f"{key}.npy") for key in keys} for path in paths]
     dataset = CacheDataset(items, transform, num_workers=WORKERS, progress=False)
     sampler = torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=MANY)
+    # Two threads would share the random state of one crop, and now and then cut a patch of another shape.
     kind, how = (ThreadDataLoader, {"use_thread_workers": True}) if threads else (DataLoader, {})
     loader = kind(
         dataset,
         batch_size=BATCH_SIZE,
         sampler=sampler,
-        num_workers=WORKERS,
+        num_workers=1 if threads else WORKERS,
         collate_fn=list_data_collate,
         **how,
     )
@@ -165,7 +167,7 @@ FEEDS: dict[str, Feed] = {
     "ours, `source = patches`": ours_patches,
     "ours, `source = device`": ours_device,
     "MONAI, 2 worker processes": lambda work, meta, _: monai(work, meta, threads=False),
-    "MONAI, 2 threads": lambda work, meta, _: monai(work, meta, threads=True),
+    "MONAI, 1 thread": lambda work, meta, _: monai(work, meta, threads=True),
     "TorchIO, 2 worker processes": lambda work, meta, _: torchio(work, meta, workers=WORKERS),
     "TorchIO, none": lambda work, meta, _: torchio(work, meta, workers=0),
 }
@@ -239,6 +241,7 @@ class Memory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._most = max(self._most, _memory_mib())  # a fast loader is done before it was looked at twice
         self._ended.set()
         self._thread.join()
 
@@ -254,7 +257,7 @@ class Memory:
 
 
 def _memory_mib() -> float:
-    """Return the proportional set size of this process and all below it: what they share is counted once."""
+    """Return what this process and all below it hold and the system cannot take back; shared memory counts once."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -270,7 +273,7 @@ def _memory_mib() -> float:
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total / 1024
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import voxelcore
 from benchmarks.agreement import assert_same_argmax, nearest_planes
 from benchmarks.compare import Peer
-from benchmarks.volumes import CLASSES, NETWORK_SPACING_ZYX_MM, Size, class_maps
+from benchmarks.volumes import CLASSES, Size, class_maps
 
 SLAB = 16  # planes
 TIE = 1e-3  # of scores of up to 1000 in float32
@@ -53,30 +53,12 @@ def nnunet(maps: NDArray[Any], size: Size, threads: int) -> Peer:
         from nnunetv2.inference.export_prediction import (
             convert_predicted_logits_to_segmentation_with_correct_shape,
         )
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        plans = PlansManager(
-            {
-                "transpose_forward": [0, 1, 2],
-                "transpose_backward": [0, 1, 2],
-                "label_manager": "LabelManager",
-                "configurations": {
-                    "3d_fullres": {
-                        "architecture": {},
-                        "spacing": list(NETWORK_SPACING_ZYX_MM),
-                        "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-                        "resampling_fn_probabilities_kwargs": {
-                            "is_seg": False,
-                            "order": 1,
-                            "order_z": 0,
-                            "force_separate_z": None,
-                        },
-                    }
-                },
-            }
-        )
-        configuration = plans.get_configuration("3d_fullres")
-        names = plans.get_label_manager({"labels": {"background": 0, "pancreas": 1, "tumour": 2}})
+        from benchmarks.nnunet import DATASET, plans
+
+        planned = plans(size.patch_shape_zyx, (-100, 200), 0, 1)
+        configuration = planned.get_configuration("3d_fullres")
+        names = planned.get_label_manager(DATASET)
         properties = {
             "spacing": list(size.spacing_zyx_mm),
             "shape_before_cropping": size.shape_zyx,
@@ -86,7 +68,7 @@ def nnunet(maps: NDArray[Any], size: Size, threads: int) -> Peer:
         logits = torch.from_numpy(maps)
         assert configuration.resampling_fn_probabilities is not None  # found now and not while timed
         return lambda: convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits, plans, configuration, names, properties, num_threads_torch=threads
+            logits, planned, configuration, names, properties, num_threads_torch=threads
         )
 
     def check(_ours: Any, theirs: Any) -> None:

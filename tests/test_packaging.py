@@ -20,7 +20,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.timeout(600)
 BUILD_BACKEND = ("scikit_build_core", "pybind11")
-HOSPITAL = {"SimpleITK", "algorithm", "evalutils", "numpy", "safetensors", "torch", "tqdm", "voxelcore"}
+HOSPITAL = {
+    "SimpleITK",
+    "algorithm",
+    "cc3d",
+    "evalutils",
+    "numpy",
+    "safetensors",
+    "torch",
+    "tqdm",
+    "voxelcore",
+}
 ALLOWED = {
     "voxelcore": {"numpy", "voxelcore"},
     "algorithm": HOSPITAL,

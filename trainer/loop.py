@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from algorithm.bundle import Bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D, to_channels_last
+from algorithm.precision import has_bfloat16
 from algorithm.progress import progress
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
@@ -25,7 +26,7 @@ from trainer.distributed import World, shared
 from trainer.history import History
 from trainer.parts import describe_bundle, make_loss, make_optimiser, make_source
 from trainer.patches import Batches, PatchFile
-from trainer.precision import choose_precision
+from trainer.precision import bfloat16_agrees, choose_precision
 from trainer.settings import TrainSettings, learning_rate
 from trainer.tally import Tally
 from trainer.volume_batches import Source, open_volumes
@@ -33,6 +34,7 @@ from trainer.volume_validation import score_volumes
 from trainer.watch import Board, FixedSlices
 
 log = logging.getLogger(__name__)
+PATCHES_TO_COMPARE = 4  # in bfloat16 and float32, for the bundle
 
 
 @dataclass
@@ -246,6 +248,11 @@ class Trainer:
             tally.spent_s += time.monotonic() - asked
             asked = time.monotonic()
 
+    def _first_validation_images(self) -> Tensor:
+        some = range(min(PATCHES_TO_COMPARE, len(self.val_file)))
+        images = torch.from_numpy(self.val_file.read(some)[0]).to(self.device).float()
+        return (images - self.mean) / self.std
+
     def _forward(self, images: Tensor) -> list[Tensor]:
         """Return the logits of every scale, the full one first."""
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
@@ -281,9 +288,12 @@ class Trainer:
         self.history.write(self.run)
         self.slices.draw(self.run / "overlay.png")
         board.add(self.history, self.run / "overlay.png")
-        bundle = Bundle(
-            self.network, describe_bundle(self.network, self.settings, self.train_file.meta, self.history)
+        meta = self.train_file.meta
+        same = has_bfloat16(self.device) and bfloat16_agrees(
+            self.network.eval(), self._first_validation_images()
         )
+        description = describe_bundle(self.network, self.settings, meta, self.history, bfloat16=same)
+        bundle = Bundle(self.network, description)
         if self.history.best_epoch == epochs_done:
             write_bundle(self.run / "bundle", bundle)
         write_bundle(self.run / "bundle-last", bundle)

@@ -101,7 +101,7 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
 
 
 def describe_bundle(
-    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History
+    network: UNet3D, settings: TrainSettings, meta: PatchMeta, history: History, *, bfloat16: bool = False
 ) -> Description:
     """Return all that inference needs beside the weights, and where they come from."""
     patch = meta.patch_shape_zyx
@@ -116,6 +116,7 @@ def describe_bundle(
         std=meta.std,
         patch_shape_zyx=patch,
         stitching=Stitching(settings.blend, (z, y, x)),
+        bfloat16=bfloat16,
         provenance={
             "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
             "settings": settings.as_dict(),

@@ -1,4 +1,4 @@
-"""Which number type the convolutions of a training run in."""
+"""Which number type the convolutions of a training run in, and whether those of inference may run in bfloat16."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import logging
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from algorithm.network import UNet3D
+from algorithm.precision import has_bfloat16, keep_wrong_in_float32
 
 log = logging.getLogger(__name__)
-Shape = tuple[int, ...]
 
-# A bfloat16 convolution with its gradients lies 0.003 from float32 by rounding; a wrong one lies 1 or further away.
-AGREEMENT = 0.05
+SAME_LABELS = 0.99  # the Dice between labels of two networks that count as one
 
 
 def choose_precision(
@@ -25,72 +24,37 @@ def choose_precision(
 ) -> torch.dtype:
     """Return the type for autocast: what was asked, or for "auto" bfloat16 where the processor computes in it.
 
-    PyTorch's bfloat16 convolutions on the CPU are wrong for some shapes: pytorch#169688, and weight gradients over
-    two planes of z, which the lowest level of a patch of 32 planes has. Each convolution is therefore compared with
-    float32 on the shape (n, c, z, y, x) that it will meet, and stays in float32 where it disagrees.
+    On a CPU, layers that are wrong in bfloat16 are kept in float32: see `keep_wrong_in_float32`.
     """
-    if asked == "float32" or (asked == "auto" and not _has_bfloat16(device)):
+    if asked == "float32" or (asked == "auto" and not has_bfloat16(device)):
         return torch.float32
     if asked == "float16":
         return torch.float16
     if device.type == "cpu":
-        shapes = _input_shapes(network, batch_shape)
-        wrong = [layer for layer, shape in shapes.items() if not _agrees(layer, shape)]
-        for layer in wrong:
-            _keep_in_float32(layer)
+        wrong, layers = keep_wrong_in_float32(network, batch_shape, gradients=True)
         if wrong:
-            log.info(
-                "%d of %d convolutions are wrong in bfloat16 here and stay in float32",
-                len(wrong),
-                len(shapes),
-            )
+            log.info("%d of %d convolutions are wrong in bfloat16 here and stay in float32", wrong, layers)
     return torch.bfloat16
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+@torch.no_grad()
+def bfloat16_agrees(network: UNet3D, images: Tensor) -> bool:
+    """Return whether labels in bfloat16 are those in float32, by the Dice of every foreground label.
 
+    Args:
+        network: in evaluation mode.
+        images: normalised patches (n, c, z, y, x) on the network's device.
 
-def _input_shapes(network: UNet3D, batch_shape: Shape) -> dict[nn.Conv3d, Shape]:
-    shapes: dict[nn.Conv3d, Shape] = {}
-
-    def note(layer: nn.Module, inputs: tuple[Tensor]) -> None:
-        if isinstance(layer, nn.Conv3d):
-            shapes[layer] = tuple(inputs[0].shape)
-
-    handles = [
-        layer.register_forward_pre_hook(note) for layer in network.modules() if isinstance(layer, nn.Conv3d)
-    ]
-    with torch.no_grad():
-        network(torch.zeros(batch_shape))
-    for handle in handles:
-        handle.remove()
-    return shapes
-
-
-def _agrees(layer: nn.Conv3d, shape: Shape) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last_3d)
-
-    def step(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        x = image.clone().requires_grad_()
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            y = layer(x).float()
-        direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-        return y.detach(), *torch.autograd.grad(y, (x, layer.weight), direction)
-
-    pairs = zip(step(torch.bfloat16), step(torch.float32), strict=True)
-    # Written so that a NaN disagrees.
-    return all(float((rounded - exact).norm()) < AGREEMENT * float(exact.norm()) for rounded, exact in pairs)
-
-
-def _keep_in_float32(layer: nn.Conv3d) -> None:
-    forward = layer.forward
-
-    def exact(x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return forward(x.float())
-
-    layer.forward = exact  # type: ignore[method-assign,assignment]
+    """
+    exact, rounded = [], []
+    for image in torch.split(images, 1):
+        exact.append(network(image).argmax(dim=1))
+        with torch.autocast(image.device.type, dtype=torch.bfloat16):
+            rounded.append(network(image).float().argmax(dim=1))
+    one, other = torch.cat(exact), torch.cat(rounded)
+    for label in range(1, network.arguments["num_classes"]):
+        both = int(((one == label) & (other == label)).sum())
+        sizes = int((one == label).sum()) + int((other == label).sum())
+        if 2 * both < SAME_LABELS * sizes:
+            return False
+    return True

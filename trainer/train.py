@@ -11,7 +11,7 @@ import torch
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.network import unmet_by
-from algorithm.segment import default_device
+from algorithm.segmenter import default_device
 from trainer.distributed import joined
 from trainer.loop import Trainer
 from trainer.patches import PatchFile

@@ -131,9 +131,15 @@ class DeviceVolumeBatches:
 
     def _cut(self, number: int, start_zyx: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         image, label = self._volumes[number]
+        patch = self._host.sampler.patch_shape_zyx
+        stop_zyx = start_zyx + patch
+        if np.all(start_zyx >= 0) and np.all(stop_zyx <= label.shape):
+            box = tuple(slice(int(first), int(stop)) for first, stop in zip(start_zyx, stop_zyx, strict=True))
+            return image[:, box[0], box[1], box[2]], label[box]
+        # One that leaves the volume repeats its edge voxels; fetching voxels one by one is slower.
         z, y, x = (
             torch.arange(first, first + size, device=self._device).clamp(0, n - 1)
-            for first, size, n in zip(start_zyx, self._host.sampler.patch_shape_zyx, label.shape, strict=True)
+            for first, size, n in zip(start_zyx, patch, label.shape, strict=True)
         )
         place = (z[:, None, None], y[None, :, None], x[None, None, :])
         return image[:, place[0], place[1], place[2]], label[place]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from trainer.metrics import Overlap, confusion_matrix
 
 log = logging.getLogger(__name__)

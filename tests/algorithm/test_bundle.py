@@ -49,7 +49,7 @@ def test_a_tarball_is_read_without_extracting(folder: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.tar.gz"]
 
 
-@pytest.mark.parametrize("key", list(vars(random_bundle().description)))
+@pytest.mark.parametrize("key", sorted(vars(random_bundle().description).keys() - {"bfloat16"}))
 def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     edit(folder, lambda values: values.pop(key))
     with pytest.raises(InputError, match=rf"model\.json lacks the key '{key}'"):
@@ -89,7 +89,7 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
             {"stitching": {"blend": "mean", "overlap_zyx": [0, 0, 0]}},
             "'stitching' must be 'centre' or 'gaussian'",
         ),
-        ({"postprocessing": {"largest": True}}, "'postprocessing' must be empty"),
+        ({"postprocessing": {"largest": True}}, "'postprocessing' has 'largest'"),
     ],
 )
 def test_wrong_values_are_refused_by_name(folder: Path, change: dict[str, Any], message: str) -> None:

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from algorithm.entry import main
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
 
 SLUG = "pancreas-tumour-segmentation"

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
 from algorithm.predict import predict
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
 
 
@@ -121,3 +122,26 @@ def test_a_name_that_is_not_utf_8_fails_alone(model: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"1 of 2 scans failed, the first: .*must have a name in UTF-8"):
         predict(tmp_path / "scans", model, tmp_path / "out")
     assert (tmp_path / "out" / "b.mha").is_file()
+
+
+def test_an_ensemble_and_mirrored_views_are_other_models(model: Path, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "a.mha")
+    other = write_random_bundle(tmp_path / "models" / "one", mean=(10.0,))
+    write_random_bundle(tmp_path / "models" / "two", mean=(20.0,))
+    out = tmp_path / "out"
+    record = out / ".predictions.json"
+    seen: list[str] = []
+    ways: list[tuple[Path | list[Path], dict[str, tuple[bool, bool, bool]]]] = [
+        (model, {}),
+        ([model, other], {}),
+        (tmp_path / "models", {}),
+        (model, {"mirror_zyx": (False, False, True)}),
+    ]
+    for models, options in ways:
+        (result,) = predict(scan, models, out, **options)
+        bundles = read_bundles([models] if isinstance(models, Path) else models)
+        expected = Segmenter(bundles, **options).segment(read_image(scan))
+        np.testing.assert_array_equal(read_labels(result)[0], sitk.GetArrayFromImage(expected))
+        seen.append(record.read_text())
+    assert len(set(seen)) == len(ways)
+    assert len(read_bundles([tmp_path / "models"])) == 2

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from algorithm.bundle import read_bundle
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from tests.trainer.runs import arguments, rows
 from trainer.augment import Augmenter, AugmentSettings
 from trainer.cli import main

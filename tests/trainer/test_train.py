@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ import torch
 
 from algorithm.bundle import read_bundle
 from algorithm.errors import InputError
-from algorithm.segment import Segmenter
+from algorithm.segmenter import Segmenter
 from tests.trainer.conftest import MakeTask
 from tests.trainer.runs import arguments, rows, weights
 from trainer.average import MovingAverage
@@ -27,7 +26,6 @@ from trainer.loop import step_seed
 from trainer.losses import WeightedCrossEntropy
 from trainer.parts import class_weights
 from trainer.patches import PatchFile
-from trainer.precision import choose_precision
 from trainer.presets import read_preset
 from trainer.settings import TrainSettings
 from trainer.train import choose_device
@@ -433,26 +431,6 @@ def test_the_paper_preset_is_the_paper() -> None:
 
 def test_the_fast_preset_is_valid() -> None:
     assert TrainSettings.read(read_preset("fast").train, "fast").loss == "dice_ce"
-
-
-def test_convolutions_that_are_wrong_in_bfloat16_stay_in_float32() -> None:
-    class Wrong(torch.nn.Conv3d):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = super().forward(x)
-            return y * 2 if y.dtype == torch.bfloat16 else y
-
-    class Net(torch.nn.Sequential):
-        arguments: ClassVar = {"in_channels": 1}
-
-    right = torch.nn.Conv3d(1, 4, 3, padding=1, bias=False)
-    net = Net(right, Wrong(4, 2, 3, padding=1, bias=False))
-    device = torch.device("cpu")
-    assert choose_precision("float32", net, (1, 1, 8, 8, 8), device) == torch.float32  # type: ignore[arg-type]
-    assert choose_precision("bfloat16", net, (1, 1, 8, 8, 8), device) == torch.bfloat16  # type: ignore[arg-type]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = right(torch.randn(1, 1, 8, 8, 8))
-        assert features.dtype == torch.bfloat16
-        assert net[1](features).dtype == torch.float32
 
 
 def test_devices_that_are_not_there_are_refused() -> None:

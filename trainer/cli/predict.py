@@ -20,10 +20,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source", type=Path, metavar="IMAGE_OR_FOLDER", help=".nii.gz .nii .mha .mhd .nrrd, or a folder"
     )
     parser.add_argument(
-        "--model", type=Path, required=True, metavar="BUNDLE", help="model bundle: a folder or a tarball"
+        "--model",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="BUNDLE",
+        help="model bundle: a folder or a tarball; of several the probabilities are averaged",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
+    parser.add_argument(
+        "--mirror",
+        choices=("x", "y", "z", "yx", "zx", "zy", "zyx"),
+        default="",
+        metavar="AXES",
+        help="see each patch also mirrored along these axes, as in 'yx', and average: each doubles the time",
+    )
     parser.add_argument(
         "--patches-at-once",
         type=positive,
@@ -34,14 +46,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
-    from algorithm.bundle import read_bundle
-    from algorithm.predict import find_inputs, predict
-    from algorithm.segment import Segmenter
+    from algorithm.predict import predict
     from trainer.train import choose_device
 
-    find_inputs(args.source)
-    segmenter = Segmenter(
-        read_bundle(args.model), device=choose_device(args.device), patches_at_once=args.patches_at_once
+    written = predict(
+        args.source,
+        args.model,
+        args.out,
+        device=choose_device(args.device),
+        patches_at_once=args.patches_at_once,
+        mirror_zyx=("z" in args.mirror, "y" in args.mirror, "x" in args.mirror),
     )
-    for path in predict(args.source, args.model, args.out, segmenter=segmenter):
+    for path in written:
         sys.stdout.write(f"{path}\n")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
+import algorithm
+from algorithm.bundle import Bundle, Stitching
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import hounsfield, read_image
-from algorithm.segment import Segmenter
-from tests.bundles import random_bundle
+from algorithm.segmenter import Segmenter
+from tests.bundles import random_bundle, write_random_bundle
 
 ORIENTATIONS = ("RAS", "LPI", "SAR", "ASL", "IRP", "PIL")
 
@@ -155,7 +158,7 @@ def test_a_landmark_stays_where_it_is() -> None:
             return torch.cat((torch.full_like(x, 0.5), torch.zeros_like(x), x), dim=1) * 20
 
     segmenter = Segmenter(bundle)
-    segmenter.network = Threshold()  # type: ignore[assignment]
+    segmenter.members[0].network = Threshold()  # type: ignore[assignment]
     image = sitk.Image([60, 50, 20], sitk.sitkInt16)
     image.SetSpacing((0.7, 0.8, 3.0))
     image.SetOrigin((11.0, -7.0, 100.0))
@@ -201,3 +204,99 @@ def test_an_output_that_is_not_finite_is_no_empty_pancreas() -> None:
         bundle.network.head.weight.fill_(3e38)
     with pytest.raises(InputError, match="network's output is not finite"):
         Segmenter(bundle).segment(scan())
+
+
+def probabilities_of(segmenter: Segmenter, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    return segmenter._forward(patches)
+
+
+def test_mirrored_views_are_averaged() -> None:
+    bundle = random_bundle()
+    patches = np.random.default_rng(0).normal(0, 1, (1, 1, 16, 32, 32)).astype(np.float32)
+    plain = Segmenter(bundle)
+    expected = [
+        np.flip(probabilities_of(plain, np.flip(patches, axes).copy()), axes)
+        for axes in ((), (2,), (4,), (2, 4))
+    ]
+    mirrored = Segmenter(bundle, mirror_zyx=(True, False, True))
+    np.testing.assert_allclose(probabilities_of(mirrored, patches), np.mean(expected, axis=0), atol=1e-6)
+
+
+def other_weights(**changes: Any) -> Bundle:
+    bundle = random_bundle(**changes)
+    with torch.no_grad():
+        for weight in bundle.network.parameters():
+            weight.mul_(1.5)
+    return bundle
+
+
+def test_an_ensemble_is_the_mean_of_what_each_member_says_of_its_own_input() -> None:
+    one, other = random_bundle(), other_weights(mean=(10.0,), std=(50.0,))
+    hu = np.random.default_rng(0).normal(30, 80, (1, 1, 16, 32, 32)).astype(np.float32)
+    inputs = [
+        (hu - np.float32(each.description.mean[0])) / np.float32(each.description.std[0])
+        for each in (one, other)
+    ]
+    expected = [
+        probabilities_of(Segmenter(each), patches) for each, patches in zip((one, other), inputs, strict=True)
+    ]
+    assert np.abs(expected[0] - expected[1]).max() > 0.05
+    both = Segmenter([one, other])
+    np.testing.assert_allclose(probabilities_of(both, inputs[0]), np.mean(expected, axis=0), atol=2e-5)
+
+
+def test_bundles_that_see_scans_in_different_ways_are_no_ensemble() -> None:
+    with pytest.raises(
+        InputError, match=r"'spacing_zyx_mm' is \(5.0, 2.0, 2.0\) in one and \(5.0, 1.0, 1.0\)"
+    ):
+        Segmenter([random_bundle(), random_bundle(spacing_zyx_mm=(5.0, 1.0, 1.0))])
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, np.int8])
+def test_an_array_in_memory_gives_the_labels_of_its_image(dtype: Any, tmp_path: Path) -> None:
+    image = scan()
+    values = sitk.GetArrayFromImage(image)
+    if dtype is np.int8:
+        values = values.clip(-128, 127)
+    values = values.astype(dtype)
+    stored = sitk.GetImageFromArray(values)
+    stored.CopyInformation(image)
+    expected = sitk.GetArrayFromImage(Segmenter(random_bundle()).segment(stored))
+    folder = write_random_bundle(tmp_path / "bundle")
+    geometry = Geometry.of(image)
+    for model in (folder, str(folder), random_bundle(), Segmenter(random_bundle())):
+        found = algorithm.segment(values, model, geometry)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found, expected)
+    result = algorithm.segment(stored, folder)
+    assert same_grid(Geometry.of(result), geometry) is None
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(result), expected)
+
+
+def test_an_array_needs_its_geometry_and_an_image_none() -> None:
+    image, bundle = scan(), random_bundle()
+    values = sitk.GetArrayFromImage(image)
+    with pytest.raises(TypeError, match="an array needs the geometry"):
+        algorithm.segment(values, bundle)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="a SimpleITK image knows its geometry"):
+        algorithm.segment(image, bundle, Geometry.of(image))  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match=r"must have shape \(9, 40, 36\), got \(8, 40, 36\)"):
+        algorithm.segment(values[1:], bundle, Geometry.of(image))
+
+
+@pytest.mark.parametrize("blend", ["centre", "gaussian"])
+def test_a_deep_scan_is_never_whole_in_memory(blend: Any) -> None:
+    """Class maps of a scan ten patches deep would be ten slabs; what is allocated at a time is about one."""
+    bundle = random_bundle(stitching=Stitching(blend, (8, 16, 16)))
+    segmenter, shape_zyx = Segmenter(bundle), (160, 48, 48)
+    asked: list[tuple[int, int]] = []
+
+    def prepared(begin: int, end: int) -> NDArray[np.float32]:
+        asked.append((begin, end))
+        return np.zeros((1, end - begin, *shape_zyx[1:]), np.float32)
+
+    depths = [planes.shape[1] for planes in segmenter.class_maps(shape_zyx, prepared)]
+    assert sum(depths) == 160
+    assert max(depths) <= 16
+    assert max(end - begin for begin, end in asked) == 16
+    assert len(asked) == len(set(asked)), "each layer is prepared once"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -15,11 +18,21 @@ from algorithm.bundle import Bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import hounsfield, label_image
-from algorithm.network import to_channels_last
+from algorithm.network import UNet3D, to_channels_last
+from algorithm.precision import has_bfloat16, keep_wrong_in_float32
 from algorithm.progress import progress
 from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
+ALIKE = (
+    "labels",
+    "channels",
+    "spacing_zyx_mm",
+    "window_hu",
+    "patch_shape_zyx",
+    "stitching",
+    "postprocessing",
+)
 PreparedPlanes = Callable[[int, int], NDArray[np.float32]]
 
 
@@ -28,26 +41,86 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@dataclass
+class _Member:
+    """A network, and what makes its own input of one that was normalised for the first member."""
+
+    network: UNet3D
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return logits of patches (n, c, z, y, x)."""
+        logits: torch.Tensor = self.network(patches * self.scale + self.shift)
+        return logits
+
+
 class Segmenter:
-    """A model bundle made ready on a device; one object segments any number of scans.
+    """A model bundle, or an ensemble of them, made ready on a device; one object segments any number of scans.
+
+    The probabilities of an ensemble's members, and of each one's mirrored views, are averaged.
 
     Args:
-        bundle: what `algorithm.bundle.read_bundle` returns.
-        device: where the network runs; by default the first CUDA device, else the CPU.
+        bundles: what `algorithm.bundle.read_bundle` returns, or several that see scans alike, as those of a
+            cross-validation do; mean and deviation may differ.
+        device: where the networks run; by default the first CUDA device, else the CPU.
         patches_at_once: patches a forward pass.
+        mirror_zyx: whether each patch is also seen mirrored along an axis; each axis doubles the time.
+        precision: of the convolutions; "auto" takes bfloat16 where the processor computes in it and every bundle says
+            that its labels stay the same.
+
+    Raises:
+        InputError: bundles that do not see scans alike.
 
     """
 
     def __init__(
-        self, bundle: Bundle, *, device: torch.device | None = None, patches_at_once: int = 1
+        self,
+        bundles: Bundle | Sequence[Bundle],
+        *,
+        device: torch.device | None = None,
+        patches_at_once: int = 1,
+        mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
+        precision: Literal["auto", "float32", "bfloat16"] = "auto",
     ) -> None:
-        self.description = bundle.description
+        members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
+        self.description = members[0].description
         self.device = default_device() if device is None else device
-        self.network = bundle.network.to(self.device).eval()
-        if self.device.type == "cpu":
-            to_channels_last(self.network)
-        torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
         self.patches_at_once = patches_at_once
+        same_labels = has_bfloat16(self.device) and all(bundle.description.bfloat16 for bundle in members)
+        self.precision = (
+            torch.bfloat16
+            if precision == "bfloat16" or (precision == "auto" and same_labels)
+            else torch.float32
+        )
+        self.members = [self._member(bundle) for bundle in members]
+        torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
+        mirrored = [axis for axis, mirror in enumerate(mirror_zyx, start=2) if mirror]
+        self.views = [
+            axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)
+        ]
+
+    def _member(self, bundle: Bundle) -> _Member:
+        ours, theirs = self.description, bundle.description
+        for name in ALIKE:
+            if getattr(ours, name) != getattr(theirs, name):
+                raise InputError(
+                    f"the bundles of an ensemble must see scans alike, but '{name}' is {getattr(ours, name)} in one "
+                    f"and {getattr(theirs, name)} in another; segment with each by itself"
+                )
+        network = bundle.network.to(self.device).eval()
+        if self.device.type == "cpu":
+            to_channels_last(network)
+            if self.precision == torch.bfloat16:
+                batch = (self.patches_at_once, len(theirs.channels), *theirs.patch_shape_zyx)
+                keep_wrong_in_float32(network, batch, gradients=False)
+        channels = (1, -1, 1, 1, 1)
+        mean, std, its_mean, its_std = (
+            torch.tensor(values, dtype=torch.float64).view(channels)
+            for values in (ours.mean, ours.std, theirs.mean, theirs.std)
+        )
+        scale, shift = std / its_std, (mean - its_mean) / its_std
+        return _Member(network, scale.float().to(self.device), shift.float().to(self.device))
 
     def segment(self, image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on exactly the grid of `image`, a 3-D scalar CT in HU.
@@ -59,7 +132,9 @@ class Segmenter:
         geometry = Geometry.of(image)
         return label_image(self.labels(hounsfield(image), geometry), geometry)
 
-    def labels(self, volume: NDArray[np.int16], geometry: Geometry) -> NDArray[np.uint8]:
+    def labels(
+        self, volume: NDArray[np.int16], geometry: Geometry, stages: Stages | None = None
+    ) -> NDArray[np.uint8]:
         """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out.
 
         Neither the volume on the network's grid nor its class maps are ever whole in memory: a slab of them is, as
@@ -71,7 +146,7 @@ class Segmenter:
                 f"the bundle wants {len(description.channels)} channels "
                 f"({', '.join(description.channels)}), got one image"
             )
-        stages = Stages()
+        stages = Stages() if stages is None else stages
         orientation = canonical_orientation(geometry)
         canonical = orientation.view(volume)
         spacing_zyx_mm = orientation.canonical(geometry).spacing_zyx_mm
@@ -93,6 +168,9 @@ class Segmenter:
         for planes in self.class_maps(shape_zyx, prepared, stages):
             with stages("export"):
                 exporter.add(planes)
+        if description.postprocessing:
+            with stages("postprocess"):
+                description.postprocessing(labels, geometry)
         self._report(labels, geometry, stages)
         return labels
 
@@ -152,14 +230,26 @@ class Segmenter:
 
     @torch.inference_mode()
     def _forward(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = self.network(torch.from_numpy(patches).to(self.device))
-        if not bool(logits.isfinite().all()):
-            # An argmax over NaN would say "background", which reads as "no tumour".
-            raise InputError(
-                "the network's output is not finite, so its weights are unusable; train the model anew"
-            )
-        probabilities: NDArray[np.float32] = torch.softmax(logits, dim=1).cpu().numpy()
-        return probabilities
+        """Return class probabilities (n, K, z, y, x), the mean over all members and views."""
+        on_device = torch.from_numpy(patches).to(self.device)
+        total: torch.Tensor | None = None
+        for member, axes in itertools.product(self.members, self.views):
+            with torch.autocast(
+                self.device.type, dtype=self.precision, enabled=self.precision != torch.float32
+            ):
+                logits = member(on_device.flip(axes) if axes else on_device).float()
+            if not bool(logits.isfinite().all()):
+                # An argmax over NaN would say "background", which reads as "no tumour".
+                raise InputError(
+                    "the network's output is not finite, so its weights are unusable; train the model anew"
+                )
+            probabilities = torch.softmax(logits, dim=1)
+            if axes:
+                probabilities = probabilities.flip(axes)
+            total = probabilities if total is None else total.add_(probabilities)
+        assert total is not None
+        mean: NDArray[np.float32] = (total / (len(self.members) * len(self.views))).cpu().numpy()
+        return mean
 
     def _report(self, labels: NDArray[np.uint8], geometry: Geometry, stages: Stages) -> None:
         counts = np.bincount(labels.reshape(-1), minlength=len(self.description.labels))
@@ -167,4 +257,5 @@ class Segmenter:
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]
         )
-        log.info("%s; %d voxels on %s in %s", volumes, labels.size, self.device.type, stages)
+        kind = str(self.precision).removeprefix("torch.")
+        log.info("%s; %d voxels on %s, %s, in %s", volumes, labels.size, self.device.type, kind, stages)
