@@ -27,11 +27,33 @@ def keep_wrong_in_float32(network: UNet3D, batch_shape: Shape, *, gradients: boo
     two planes of z, which the lowest level of a patch of 32 planes has. Each convolution is compared with float32 on
     the shape that it meets when the network sees a batch (n, c, z, y, x), with its gradients if they will be needed.
     """
-    shapes = _input_shapes(network, batch_shape)
-    wrong = [layer for layer, shape in shapes.items() if not _agrees(layer, shape, gradients=gradients)]
+    if gradients:
+        shapes = _input_shapes(network, batch_shape)
+        wrong = [layer for layer, shape in shapes.items() if not _steps_agree(layer, shape)]
+    else:
+        wrong = _wrong_forwards(network, batch_shape)
     for layer in wrong:
         _keep_in_float32(layer)
-    return len(wrong), len(shapes)
+    return len(wrong), sum(isinstance(layer, nn.Conv3d) for layer in network.modules())
+
+
+@torch.no_grad()
+def _wrong_forwards(network: UNet3D, batch_shape: Shape) -> list[nn.Conv3d]:
+    """Return the convolutions that disagree on what they get of noise: one pass through the network tells."""
+    wrong: list[nn.Conv3d] = []
+
+    def compare(layer: nn.Module, inputs: tuple[Tensor], exact: Tensor) -> None:
+        if isinstance(layer, nn.Conv3d):
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                rounded = layer.forward(inputs[0]).float()
+            if not _near(rounded, exact):
+                wrong.append(layer)
+
+    handles = [layer.register_forward_hook(compare) for layer in network.modules()]
+    network(torch.randn(batch_shape, generator=torch.Generator().manual_seed(0)))
+    for handle in handles:
+        handle.remove()
+    return wrong
 
 
 def _input_shapes(network: UNet3D, batch_shape: Shape) -> dict[nn.Conv3d, Shape]:
@@ -51,23 +73,23 @@ def _input_shapes(network: UNet3D, batch_shape: Shape) -> dict[nn.Conv3d, Shape]
     return shapes
 
 
-def _agrees(layer: nn.Conv3d, shape: Shape, *, gradients: bool) -> bool:
+def _steps_agree(layer: nn.Conv3d, shape: Shape) -> bool:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last_3d)
 
     def step(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        x = image.clone().requires_grad_(gradients)
-        with torch.set_grad_enabled(gradients):
-            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-                y = layer(x).float()
-            if not gradients:
-                return (y,)
-            direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-            return y.detach(), *torch.autograd.grad(y, (x, layer.weight), direction)
+        x = image.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            y = layer(x).float()
+        direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+        return y.detach(), *torch.autograd.grad(y, (x, layer.weight), direction)
 
-    pairs = zip(step(torch.bfloat16), step(torch.float32), strict=True)
+    return all(_near(*pair) for pair in zip(step(torch.bfloat16), step(torch.float32), strict=True))
+
+
+def _near(rounded: Tensor, exact: Tensor) -> bool:
     # Written so that a NaN disagrees.
-    return all(float((rounded - exact).norm()) < AGREEMENT * float(exact.norm()) for rounded, exact in pairs)
+    return float((rounded - exact).norm()) < AGREEMENT * float(exact.norm())
 
 
 def _keep_in_float32(layer: nn.Conv3d) -> None:

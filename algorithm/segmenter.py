@@ -194,12 +194,14 @@ class Segmenter:
             shape_zyx, description.patch_shape_zyx, overlap_zyx=description.stitching.overlap_zyx
         )
         stitcher = voxelcore.SlabStitcher(tiling, len(description.labels), blend=description.stitching.blend)
-        begin, slab = -1, np.empty((0, 0, 0, 0), np.float32)
+        nothing = np.empty((0, 0, 0, 0), np.float32)
+        begin, slab = -1, nothing
         batches = self._batches(tiling)
         for starts_zyx in progress(batches, total=len(batches), what="segmenting", unit="batches"):
             with stages("prepare"):
                 if begin != max(int(starts_zyx[0, 0]), 0):
                     begin = max(int(starts_zyx[0, 0]), 0)
+                    slab = nothing  # so that two are never in memory
                     slab = prepared(begin, min(begin + description.patch_shape_zyx[0], shape_zyx[0]))
                 patches = self._cut(slab, starts_zyx - np.array([begin, 0, 0]))
             with stages("network"):

@@ -42,7 +42,8 @@ PATCH: Shape = (64, 128, 128)
 SMALL_PATCH: Shape = (16, 32, 32)
 
 Labels = NDArray[np.uint8]
-System = Callable[[NDArray[np.int16], Bundle, torch.dtype, Stages], Labels]
+Run = Callable[[NDArray[np.int16], Stages], Labels]
+System = Callable[[Bundle, torch.dtype], Run]
 
 
 @dataclass(frozen=True)
@@ -86,20 +87,24 @@ def bundle_of(patch: Shape, blend: Any, base_filters: int) -> Bundle:
     return Bundle(network.eval(), description)
 
 
-def ours(volume: NDArray[np.int16], bundle: Bundle, precision: torch.dtype, stages: Stages) -> Labels:
+def ours(bundle: Bundle, precision: torch.dtype) -> Run:
     kind: Any = str(precision).removeprefix("torch.")
     segmenter = Segmenter(bundle, device=torch.device("cpu"), precision=kind)
-    geometry = Geometry(volume.shape, SPACING_ZYX_MM, (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
-    return segmenter.labels(volume, geometry, stages)
+
+    def run(volume: NDArray[np.int16], stages: Stages) -> Labels:
+        geometry = Geometry(volume.shape, SPACING_ZYX_MM, (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+        return segmenter.labels(volume, geometry, stages)
+
+    return run
 
 
 class Predictor(torch.nn.Module):
     """The network as peers call it, whose time is counted."""
 
-    def __init__(self, bundle: Bundle, precision: torch.dtype, stages: Stages) -> None:
+    def __init__(self, bundle: Bundle, precision: torch.dtype) -> None:
         super().__init__()
         self.network = to_channels_last(bundle.network)
-        self.precision, self.stages = precision, stages
+        self.precision, self.stages = precision, Stages()
         if precision == torch.bfloat16:
             keep_wrong_in_float32(self.network, (1, 1, *bundle.description.patch_shape_zyx), gradients=False)
 
@@ -110,7 +115,7 @@ class Predictor(torch.nn.Module):
         return logits
 
 
-def monai(volume: NDArray[np.int16], bundle: Bundle, precision: torch.dtype, stages: Stages) -> Labels:
+def monai(bundle: Bundle, precision: torch.dtype) -> Run:
     from monai.data import MetaTensor
     from monai.inferers import sliding_window_inference
     from monai.transforms import ScaleIntensityRange, Spacing
@@ -119,25 +124,24 @@ def monai(volume: NDArray[np.int16], bundle: Bundle, precision: torch.dtype, sta
     spacing = Spacing(bundle.description.spacing_zyx_mm)
     low, high = WINDOW_HU
     scale = ScaleIntensityRange(low, high, (low - MEAN) / STD, (high - MEAN) / STD, clip=True)
-    with torch.inference_mode():
+    patch, predictor = bundle.description.patch_shape_zyx, Predictor(bundle, precision)
+
+    @torch.inference_mode()
+    def run(volume: NDArray[np.int16], stages: Stages) -> Labels:
+        predictor.stages = stages
         with stages("prepare"):
             image = scale(spacing(MetaTensor(torch.from_numpy(volume)[None].float(), affine=affine)))
-        logits = sliding_window_inference(
-            image[None],
-            bundle.description.patch_shape_zyx,
-            1,
-            Predictor(bundle, precision, stages),
-            overlap=0.5,
-            mode="gaussian",
-        )
+        logits = sliding_window_inference(image[None], patch, 1, predictor, overlap=0.5, mode="gaussian")
         with stages("export"):
             maps = MetaTensor(
                 logits[0].as_tensor(), meta=image.meta, applied_operations=image.applied_operations
             )
             return spacing.inverse(maps).argmax(dim=0).to(torch.uint8).as_tensor().numpy()
 
+    return run
 
-def nnunet(volume: NDArray[np.int16], bundle: Bundle, precision: torch.dtype, stages: Stages) -> Labels:
+
+def nnunet(bundle: Bundle, precision: torch.dtype) -> Run:
     from nnunetv2.inference.export_prediction import (
         convert_predicted_logits_to_segmentation_with_correct_shape,
     )
@@ -148,29 +152,29 @@ def nnunet(volume: NDArray[np.int16], bundle: Bundle, precision: torch.dtype, st
 
     planned = plans(bundle.description.patch_shape_zyx, WINDOW_HU, MEAN, STD)
     configuration = planned.get_configuration("3d_fullres")
-    properties: dict[str, Any] = {"spacing": list(SPACING_ZYX_MM)}
-    with stages("prepare"):
-        data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
-            volume[None], None, properties, planned, configuration, DATASET
-        )
+    names = planned.get_label_manager(DATASET)
     predictor = nnUNetPredictor(
         use_mirroring=False, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
     )
-    network = Predictor(bundle, precision, stages)
+    network = Predictor(bundle, precision)
     predictor.manual_initialization(
         network, planned, configuration, [network.state_dict()], DATASET, "", None
     )
-    logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
-    with stages("export"):
-        labels: Labels = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits,
-            planned,
-            configuration,
-            planned.get_label_manager(DATASET),
-            properties,
-            num_threads_torch=torch.get_num_threads(),
-        )
-    return labels
+
+    def run(volume: NDArray[np.int16], stages: Stages) -> Labels:
+        network.stages = stages
+        with stages("prepare"):
+            data, _, properties = DefaultPreprocessor(verbose=False).run_case_npy(
+                volume[None], None, {"spacing": list(SPACING_ZYX_MM)}, planned, configuration, DATASET
+            )
+        logits = predictor.predict_logits_from_preprocessed_data(torch.from_numpy(data))
+        with stages("export"):
+            labels: Labels = convert_predicted_logits_to_segmentation_with_correct_shape(
+                logits, planned, configuration, names, properties, num_threads_torch=torch.get_num_threads()
+            )
+        return labels
+
+    return run
 
 
 SYSTEMS: dict[str, tuple[System, str]] = {
@@ -183,26 +187,22 @@ SYSTEMS: dict[str, tuple[System, str]] = {
 
 def measure(name: str, precision: torch.dtype, shape: Shape, patch: Shape, base_filters: int) -> Result:
     """Segment one scan, and say what it took."""
-    run, blend = SYSTEMS[name]
+    system, blend = SYSTEMS[name]
     volume = ct(shape, "int16")
-    bundle = bundle_of(patch, blend, base_filters)
-    # Libraries are loaded, and their memory pools made, on a scan of one patch; then the network alone.
-    small = np.ascontiguousarray(volume[: patch[0], : patch[1], : patch[2]])
+    run = system(bundle_of(patch, blend, base_filters), precision)
+    # A scan of one patch loads libraries and fills memory pools; then the network alone.
+    run(np.ascontiguousarray(volume[: patch[0], : patch[1], : patch[2]]), Stages())
+    network = Predictor(bundle_of(patch, blend, base_filters), precision)
     forget_peak()
     before = resident("VmRSS")
-    run(small, bundle_of(patch, blend, base_filters), precision, Stages())
-    network = Predictor(bundle, precision, Stages())
-    forget_peak()
-    idle = resident("VmRSS")
     with torch.inference_mode():
         network(torch.zeros(1, 1, *patch))
-    network_mib = (resident("VmHWM") - idle) / 2**20
+    network_mib = (resident("VmHWM") - before) / 2**20
     del network
-    bundle = bundle_of(patch, blend, base_filters)
     forget_peak()
     before = resident("VmRSS")
     stages, started = Stages(), time.perf_counter()
-    labels = run(volume, bundle, precision, stages)
+    labels = run(volume, stages)
     seconds = time.perf_counter() - started
     memory_mib = (resident("VmHWM") - before) / 2**20
     assert labels.shape == volume.shape

@@ -11,7 +11,7 @@ import torch
 
 from algorithm.bundle import read_bundle
 from algorithm.network import UNet3D
-from algorithm.precision import has_bfloat16
+from algorithm.precision import has_bfloat16, keep_wrong_in_float32
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
 from tests.trainer.runs import arguments
@@ -25,24 +25,42 @@ needs_bfloat16 = pytest.mark.skipif(
 )
 
 
-def test_convolutions_that_are_wrong_in_bfloat16_stay_in_float32() -> None:
-    class Wrong(torch.nn.Conv3d):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = super().forward(x)
-            return y * 2 if y.dtype == torch.bfloat16 else y
+class Wrong(torch.nn.Conv3d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * 2 if y.dtype == torch.bfloat16 else y
 
-    class Net(torch.nn.Sequential):
-        arguments: ClassVar = {"in_channels": 1}
 
-    right = torch.nn.Conv3d(1, 4, 3, padding=1, bias=False)
-    net = Net(right, Wrong(4, 2, 3, padding=1, bias=False))
-    device = torch.device("cpu")
-    assert choose_precision("float32", net, (1, 1, 8, 8, 8), device) == torch.float32  # type: ignore[arg-type]
-    assert choose_precision("bfloat16", net, (1, 1, 8, 8, 8), device) == torch.bfloat16  # type: ignore[arg-type]
+class Net(torch.nn.Sequential):
+    arguments: ClassVar = {"in_channels": 1}
+
+
+def right_and_wrong() -> Net:
+    return Net(torch.nn.Conv3d(1, 4, 3, padding=1, bias=False), Wrong(4, 2, 3, padding=1, bias=False))
+
+
+def dtypes(net: Net) -> list[torch.dtype]:
+    found = []
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = right(torch.randn(1, 1, 8, 8, 8))
-        assert features.dtype == torch.bfloat16
-        assert net[1](features).dtype == torch.float32
+        x = torch.randn(1, 1, 8, 8, 8)
+        for layer in net:
+            x = layer(x)
+            found.append(x.dtype)
+    return found
+
+
+def test_convolutions_that_are_wrong_in_bfloat16_stay_in_float32() -> None:
+    net, shape = right_and_wrong(), (1, 1, 8, 8, 8)
+    assert choose_precision("float32", net, shape, CPU) == torch.float32  # type: ignore[arg-type]
+    assert choose_precision("bfloat16", net, shape, CPU) == torch.bfloat16  # type: ignore[arg-type]
+    assert dtypes(net) == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_wrong_convolutions_are_found_without_gradients_too(gradients: bool) -> None:
+    net = right_and_wrong()
+    assert keep_wrong_in_float32(net, (1, 1, 8, 8, 8), gradients=gradients) == (1, 2)  # type: ignore[arg-type]
+    assert dtypes(net) == [torch.bfloat16, torch.float32]
 
 
 def test_labels_are_compared_class_by_class() -> None:
