@@ -254,7 +254,9 @@ class Segmenter:
         return mean
 
     def _report(self, labels: NDArray[np.uint8], geometry: Geometry, stages: Stages) -> None:
-        counts = np.bincount(labels.reshape(-1), minlength=len(self.description.labels))
+        # Plane by plane: bincount makes eight bytes of each label first.
+        classes = len(self.description.labels)
+        counts = np.sum([np.bincount(plane.reshape(-1), minlength=classes) for plane in labels], axis=0)
         volumes = ", ".join(
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]

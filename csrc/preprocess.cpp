@@ -31,9 +31,9 @@ void preprocess(const std::int16_t* slab, Index first, const LinearPlan& plan,
         });
 }
 
-template void preprocess(const std::int16_t*, Index, const LinearPlan&, const Normalisation&, Index, Index, Half*,
-                         Threads);
-template void preprocess(const std::int16_t*, Index, const LinearPlan&, const Normalisation&, Index, Index, float*,
-                         Threads);
+template void preprocess(const std::int16_t*, Index, const LinearPlan&, const Normalisation&, Index, Index,
+                         Half*, Threads);
+template void preprocess(const std::int16_t*, Index, const LinearPlan&, const Normalisation&, Index, Index,
+                         float*, Threads);
 
 }  // namespace voxelcore
