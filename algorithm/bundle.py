@@ -1,6 +1,7 @@
 """The model bundle: weights and everything that inference must know, in `model.safetensors` and `model.json`.
 
-A bundle is a folder, or a tarball of one. Pickles are refused: a file that can run code is no model.
+A bundle that goes from coarse to fine also holds the network of the coarse pass, in `coarse.safetensors` and
+`coarse.json`. A bundle is a folder, or a tarball of one. Pickles are refused: a file that can run code is no model.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import safetensors.torch
 import torch
@@ -22,16 +23,20 @@ from safetensors import SafetensorError
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.locate import CoarseToFine
 from algorithm.network import UNet3D, unmet_by
 from algorithm.postprocessing import Postprocessing
 
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+COARSE_WEIGHTS, COARSE_DESCRIPTION = "coarse.safetensors", "coarse.json"
+FILES = (DESCRIPTION, WEIGHTS, COARSE_DESCRIPTION, COARSE_WEIGHTS)
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
 LARGEST_BYTES = 4 << 30
 LARGEST_PATCH = 1 << 25  # eight of 160 x 160 x 160
 LARGEST_HU = 1e6
 Blend = Literal["centre", "gaussian"]
+S = TypeVar("S", Postprocessing, CoarseToFine)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class Description:
         postprocessing: which components of the labels are kept.
         bfloat16: whether validation patches got the same labels in bfloat16 as in float32, so that a processor that
             computes in it may. Absent in older bundles, which means no.
+        temperature: of the probability maps, chosen on validation data; labels do not depend on it.
+        coarse_to_fine: how a coarse pass chooses the box for this network; None where it sees whole scans.
         orientation: axis order that volumes are brought to; always LPS for x, y, z.
         provenance: data set name and hash, configuration, seed, scores, versions.
 
@@ -74,6 +81,8 @@ class Description:
     stitching: Stitching
     postprocessing: Postprocessing = field(default_factory=Postprocessing)
     bfloat16: bool = False
+    temperature: float = 1.0
+    coarse_to_fine: CoarseToFine | None = None
     orientation: str = "LPS"
     provenance: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -81,23 +90,35 @@ class Description:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A network with its weights, in evaluation mode on the CPU, and its description."""
+    """A network with its weights, in evaluation mode on the CPU, its description, and the bundle of its coarse pass."""
 
     network: UNet3D
     description: Description
+    coarse: Bundle | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless there is a coarse pass where the description has settings for one."""
+        if (self.coarse is None) != (self.description.coarse_to_fine is None):
+            raise ValueError("a bundle has both a coarse pass and settings for it, or none")
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write `folder` with both files; what was there before stays until the new bundle is complete."""
+    """Write `folder` with its files; what was there before stays until the new bundle is complete."""
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        _write_part(temporary / WEIGHTS, temporary / DESCRIPTION, bundle)
+        if bundle.coarse is not None:
+            _write_part(temporary / COARSE_WEIGHTS, temporary / COARSE_DESCRIPTION, bundle.coarse)
+
+
+def _write_part(weights_file: Path, description_file: Path, bundle: Bundle) -> None:
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()
     }
-    with replacing(folder) as temporary:
-        temporary.mkdir()
-        safetensors.torch.save_file(weights, temporary / WEIGHTS)
-        (temporary / WEIGHTS).chmod(0o644)  # a container reads it as another user
-        text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
-        (temporary / DESCRIPTION).write_text(text + "\n")
+    safetensors.torch.save_file(weights, weights_file)
+    weights_file.chmod(0o644)  # a container reads it as another user
+    text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
+    description_file.write_text(text + "\n")
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -108,18 +129,34 @@ def read_bundle(path: Path) -> Bundle:
 
     """
     read = _tarball_reader(path) if path.is_file() else _folder_reader(path)
-    description = _parse_description(read(DESCRIPTION), path)
+    network, description = _read_part(read, path, DESCRIPTION, WEIGHTS)
+    if description.coarse_to_fine is None:
+        return Bundle(network, description)
+    coarse = Bundle(*_read_part(read, path, COARSE_DESCRIPTION, COARSE_WEIGHTS))
+    if coarse.description.channels != description.channels:
+        raise InputError(
+            f"{path / COARSE_DESCRIPTION}: the coarse pass sees {', '.join(coarse.description.channels)}, "
+            f"but the network sees {', '.join(description.channels)}"
+        )
+    return Bundle(network, description, coarse)
+
+
+def _read_part(
+    read: Callable[[str], bytes], path: Path, description_name: str, weights_name: str
+) -> tuple[UNet3D, Description]:
+    file = path / description_name
+    description = _parse_description(read(description_name), file)
     try:
         # Nothing is allocated before the weights are known to fit: a description may claim any size.
         with torch.device("meta"):
             network = UNet3D(**description.network)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path / DESCRIPTION}: 'network' does not describe a U-Net: {str(error).splitlines()[0]}"
+            f"{file}: 'network' does not describe a U-Net: {str(error).splitlines()[0]}"
         ) from None
-    _check_against_network(description, network, path)
-    _load_weights(network, read(WEIGHTS), path)
-    return Bundle(network.eval(), description)
+    _check_against_network(description, network, file)
+    _load_weights(network, read(weights_name), path / weights_name)
+    return network.eval(), description
 
 
 def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
@@ -224,6 +261,12 @@ class _Fields:
             raise self.wrong(key, "true or false")
         return value
 
+    def number(self, key: str, what: str, *, default: float) -> float:
+        value = self.values.get(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.wrong(key, what)
+        return value
+
     def numbers(
         self, key: str, what: str, *, count: int | None = None, whole: bool = False
     ) -> tuple[Any, ...]:
@@ -244,8 +287,7 @@ class _Fields:
         return InputError(f"{self.file}: '{key}' must be {what}, got {json.dumps(self.values[key])[:80]}")
 
 
-def _parse_description(content: bytes, path: Path) -> Description:
-    file = path / DESCRIPTION
+def _parse_description(content: bytes, file: Path) -> Description:
     try:
         fields = _Fields(json.loads(content), file)
     except (ValueError, RecursionError) as error:
@@ -255,6 +297,7 @@ def _parse_description(content: bytes, path: Path) -> Description:
         raise InputError(
             f"{file} has format version {version}, this software reads {FORMAT_VERSION}; use the release that wrote it"
         )
+    fields.get("postprocessing", dict, "an object")
     stitching = _Fields(fields.get("stitching", dict, "an object with 'blend' and 'overlap_zyx'"), file)
     description = Description(
         network=fields.get("network", dict, "the arguments of the network"),
@@ -269,8 +312,10 @@ def _parse_description(content: bytes, path: Path) -> Description:
             blend=stitching.get("blend", str, "'centre' or 'gaussian'"),
             overlap_zyx=stitching.numbers("overlap_zyx", "three whole numbers", count=3, whole=True),
         ),
-        postprocessing=_parse_postprocessing(fields),
+        postprocessing=_parse_settings(fields, "postprocessing", Postprocessing) or Postprocessing(),
         bfloat16=fields.flag("bfloat16"),
+        temperature=fields.number("temperature", "a number from 0.05 to 20", default=1.0),
+        coarse_to_fine=_parse_settings(fields, "coarse_to_fine", CoarseToFine),
         orientation=fields.get("orientation", str, "'LPS'"),
         provenance=fields.get("provenance", dict, "an object"),
     )
@@ -278,26 +323,27 @@ def _parse_description(content: bytes, path: Path) -> Description:
     return description
 
 
-def _parse_postprocessing(fields: _Fields) -> Postprocessing:
-    values = fields.get("postprocessing", dict, "an object")
-    known = {field.name: field.default for field in dataclasses.fields(Postprocessing)}
+def _parse_settings(fields: _Fields, key: str, kind: type[S]) -> S | None:
+    """Return the settings under a key, None where it is absent or null."""
+    if fields.values.get(key) is None:
+        return None
+    values = fields.get(key, dict, "an object")
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in known:
             raise InputError(
-                f"{fields.file}: 'postprocessing' has '{name}', but this release knows {', '.join(known)}; "
+                f"{fields.file}: '{key}' has '{name}', but this release knows {', '.join(known)}; "
                 "use the release that wrote it"
             )
         number = isinstance(value, int | float) and not isinstance(value, bool)
         right = isinstance(value, bool) if isinstance(known[name], bool) else number or value == known[name]
         if not right:
             raise InputError(
-                f"{fields.file}: 'postprocessing.{name}' is {json.dumps(value)}, which is no value for it"
+                f"{fields.file}: '{key}.{name}' is {json.dumps(value)}, which is no value for it"
             )
-    result = Postprocessing(**values)
+    result = kind(**values)
     for name, what in result.faults():
-        raise InputError(
-            f"{fields.file}: 'postprocessing.{name}' must be {what}, got {json.dumps(values[name])}"
-        )
+        raise InputError(f"{fields.file}: '{key}.{name}' must be {what}, got {json.dumps(values[name])}")
     return result
 
 
@@ -320,6 +366,7 @@ def _check_values(description: Description, fields: _Fields) -> None:
             and all(1e-6 <= std <= LARGEST_HU for std in description.std),
             "a positive number for each channel",
         ),
+        "temperature": (0.05 <= description.temperature <= 20, "a number from 0.05 to 20"),
         "patch_shape_zyx": (
             all(0 < size <= 1024 for size in description.patch_shape_zyx)
             and math.prod(description.patch_shape_zyx) <= LARGEST_PATCH,
@@ -341,8 +388,7 @@ def _check_values(description: Description, fields: _Fields) -> None:
             raise fields.wrong(key, what)
 
 
-def _check_against_network(description: Description, network: UNet3D, path: Path) -> None:
-    file = path / DESCRIPTION
+def _check_against_network(description: Description, network: UNet3D, file: Path) -> None:
     classes, channels = network.arguments["num_classes"], network.arguments["in_channels"]
     if classes != len(description.labels) or channels != len(description.channels):
         raise InputError(
@@ -354,8 +400,7 @@ def _check_against_network(description: Description, network: UNet3D, path: Path
         raise InputError(f"{file}: 'patch_shape_zyx' must have {required}, got {list(shape)}")
 
 
-def _load_weights(network: UNet3D, content: bytes, path: Path) -> None:
-    file = path / WEIGHTS
+def _load_weights(network: UNet3D, content: bytes, file: Path) -> None:
     try:
         weights = safetensors.torch.load(content)
     except SafetensorError as error:

@@ -113,6 +113,12 @@ class Geometry:
         sz, sy, sx = new.tolist()
         return Geometry((nz, ny, nx), (sz, sy, sx), (x, y, z), self.direction)
 
+    def cropped(self, box_zyx: Sequence[slice]) -> Geometry:
+        """Return the grid of a box of this one's voxels: slices (z, y, x) with start and stop within the grid."""
+        nz, ny, nx = (side.stop - side.start for side in box_zyx)
+        origin = self.point_mm([side.start for side in box_zyx])
+        return Geometry((nz, ny, nx), self.spacing_zyx_mm, origin, self.direction)
+
     def describe(self) -> str:
         """Return size, spacing, origin and direction in one line, for messages."""
         return (

@@ -337,10 +337,27 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
     of itself, spacing within 1e-6 of itself, direction within 1e-6) or not every voxel; it is removed then.
     """
     path = Path(path)
+    _refuse_unwritable(path)
+    _write_whole(path, label_image(labels, geometry), geometry)
+
+
+def write_shares(path: Path, shares: NDArray[np.uint8], geometry: Geometry) -> None:
+    """Write uint8 255ths (z, y, x) as float32 from 0 to 1 on a grid; formats and errors as `write_labels`."""
+    path = Path(path)
+    _refuse_unwritable(path)
+    image = sitk.GetImageFromArray(shares * np.float32(1 / 255))
+    geometry.set_on(image)
+    _write_whole(path, image, geometry)
+
+
+def _refuse_unwritable(path: Path) -> None:
     _refuse_unnameable(path)
     if image_suffix(path) not in WRITABLE:
         raise InputError(f"{path} must end in one of {', '.join(WRITABLE)} to be written")
-    image = label_image(labels, geometry)
+
+
+def _write_whole(path: Path, image: sitk.Image, geometry: Geometry) -> None:
+    """Write an image, complete or not at all."""
     try:
         if image_suffix(path) == ".mhd":
             _write_pair(path, image, geometry)
@@ -362,7 +379,7 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
             with _open(path, whole=True) as reader:
                 read = _geometry(reader)
         except InputError as error:
-            raise RuntimeError(f"a label map was not written whole: {error}") from None
+            raise RuntimeError(f"an image was not written whole: {error}") from None
     wrong = difference(
         read,
         geometry,

@@ -50,7 +50,7 @@ class Postprocessing:
         if not self or not labels.any():
             return
         # Only the box around the labels is looked at: of a whole scan, components would take four bytes a voxel.
-        box = labels[_bounds(labels)]
+        box = labels[bounds(labels)]
         if self.largest_component:
             _keep_largest(box)
         if self.lesion_within_mm is not None:
@@ -59,27 +59,26 @@ class Postprocessing:
             _drop_small(box, self.smallest_lesion_ml / geometry.voxel_ml)
 
 
-def _bounds(labels: NDArray[np.uint8]) -> tuple[slice, ...]:
-    bounds = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
+def bounds(labels: NDArray[np.uint8 | np.bool_]) -> tuple[slice, slice, slice]:
+    """Return the smallest box (z, y, x) that holds every voxel but 0, of which there must be one."""
+    sides = []
+    for others in ((1, 2), (0, 2), (0, 1)):
         filled = np.flatnonzero(labels.any(axis=others))
-        bounds.append(slice(int(filled[0]), int(filled[-1]) + 1))
-    return tuple(bounds)
+        sides.append(slice(int(filled[0]), int(filled[-1]) + 1))
+    return sides[0], sides[1], sides[2]
 
 
-def _components(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:
-    components, count = cc3d.connected_components(
-        np.ascontiguousarray(mask), connectivity=CORNERS, return_N=True
-    )
-    return components, int(count)
+def components(mask: NDArray[np.bool_]) -> tuple[NDArray[Any], int]:
+    """Return the pieces of a mask (z, y, x), numbered from 1, and how many there are."""
+    pieces, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=CORNERS, return_N=True)
+    return pieces, int(count)
 
 
 def _keep_largest(labels: NDArray[np.uint8]) -> None:
-    components, count = _components(labels > 0)
+    pieces, count = components(labels > 0)
     if count > 1:
-        sizes = np.bincount(components.reshape(-1))[1:]
-        labels[components != sizes.argmax() + 1] = 0
+        sizes = np.bincount(pieces.reshape(-1))[1:]
+        labels[pieces != sizes.argmax() + 1] = 0
 
 
 def _drop_far(labels: NDArray[np.uint8], geometry: Geometry, within_mm: float) -> None:
@@ -93,23 +92,23 @@ def _drop_far(labels: NDArray[np.uint8], geometry: Geometry, within_mm: float) -
             image, insideIsPositive=False, squaredDistance=False, useImageSpacing=True
         )
     )
-    components, count = _components(labels == LESION)
+    pieces, count = components(labels == LESION)
     nearest_mm = np.full(count + 1, np.inf)
-    np.minimum.at(nearest_mm, components.reshape(-1), distance_mm.reshape(-1))
+    np.minimum.at(nearest_mm, pieces.reshape(-1), distance_mm.reshape(-1))
     far = nearest_mm > within_mm
     far[0] = False
-    labels[far[components]] = 0
+    labels[far[pieces]] = 0
 
 
 def _drop_small(labels: NDArray[np.uint8], fewest_voxels: float) -> None:
-    components, count = _components(labels == LESION)
-    sizes = np.bincount(components.reshape(-1), minlength=count + 1)
+    pieces, count = components(labels == LESION)
+    sizes = np.bincount(pieces.reshape(-1), minlength=count + 1)
     small = sizes < fewest_voxels
     small[0] = False
     if not small.any():
         return
-    together, _ = _components(labels > 0)
+    together, _ = components(labels > 0)
     with_organ = np.zeros(int(together.max()) + 1, bool)
     with_organ[together[labels == ORGAN]] = True
-    gone = small[components]
+    gone = small[pieces]
     labels[gone] = np.where(with_organ[together[gone]], ORGAN, 0).astype(np.uint8)

@@ -10,16 +10,27 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from algorithm.bundle import DESCRIPTION, WEIGHTS, read_bundles
+from algorithm.bundle import FILES, read_bundles
+from algorithm.engines import EngineName
 from algorithm.errors import InputError
 from algorithm.files import replacing
-from algorithm.images import WRITABLE, case_name, image_suffix, list_images, read_hounsfield, write_labels
+from algorithm.images import (
+    WRITABLE,
+    case_name,
+    image_suffix,
+    list_images,
+    read_hounsfield,
+    write_labels,
+    write_shares,
+)
 from algorithm.segmenter import Segmenter
 
 log = logging.getLogger(__name__)
 RECORD = ".predictions.json"
+PROBABILITIES = "probabilities"
 
 
 def find_inputs(source: Path) -> list[Path]:
@@ -45,6 +56,8 @@ def predict(
     device: torch.device | None = None,
     patches_at_once: int = 1,
     mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
+    engine: EngineName = "auto",
+    probabilities: bool = False,
 ) -> list[Path]:
     """Write one label map a scan of `source` into `out`, named after its scan; return their paths.
 
@@ -58,6 +71,9 @@ def predict(
         device: as for `Segmenter`; likewise the others.
         patches_at_once: likewise.
         mirror_zyx: likewise.
+        engine: likewise.
+        probabilities: also write PROBABILITIES/CASE_LABEL for each label but background and CASE_uncertainty, float32
+            from 0 to 1 in steps of 1/255 on the scan's grid.
 
     Raises:
         InputError: `source` or `models` cannot be used, or scans failed (the first is named).
@@ -70,6 +86,7 @@ def predict(
         "version": metadata.version("decathlon-unet"),
         "model": _identify_models(members),
         "mirror_zyx": list(mirror_zyx),
+        "probabilities": probabilities,
     }
     record = _read_record(out)
     results, failures = [], []
@@ -83,11 +100,14 @@ def predict(
             continue
         log.info("%s (%d of %d)", image, number, len(inputs))
         segmenter = segmenter or Segmenter(
-            read_bundles(members), device=device, patches_at_once=patches_at_once, mirror_zyx=mirror_zyx
+            read_bundles(members),
+            device=device,
+            patches_at_once=patches_at_once,
+            mirror_zyx=mirror_zyx,
+            engine=engine,
         )
         try:
-            volume, geometry = read_hounsfield(image)
-            write_labels(result, segmenter.labels(volume, geometry), geometry)
+            _predict_one(image, segmenter, result, with_probabilities=probabilities)
         except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))
@@ -98,6 +118,17 @@ def predict(
     if failures:
         raise InputError(f"{len(failures)} of {len(inputs)} scans failed, the first: {failures[0]}")
     return results
+
+
+def _predict_one(image: Path, segmenter: Segmenter, result: Path, *, with_probabilities: bool) -> None:
+    volume, geometry = read_hounsfield(image)
+    names = segmenter.description.labels
+    maps = np.empty((len(names), *volume.shape), np.uint8) if with_probabilities else None
+    labels = segmenter.labels(volume, geometry, probabilities=maps)
+    for name, shares in zip((*names[1:], "uncertainty"), () if maps is None else maps, strict=False):
+        file_name = f"{case_name(result)}_{'_'.join(name.split())}{image_suffix(result)}"
+        write_shares(result.parent / PROBABILITIES / file_name, shares, geometry)
+    write_labels(result, labels, geometry)
 
 
 def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:
@@ -123,9 +154,7 @@ def _identify(image: Path) -> dict[str, str | int]:
 def _identify_models(models: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for model in models:
-        files = (
-            [model] if model.is_file() else sorted(model.rglob(DESCRIPTION)) + sorted(model.rglob(WEIGHTS))
-        )
+        files = [model] if model.is_file() else sorted(path for name in FILES for path in model.rglob(name))
         for file in files:
             digest.update(file.read_bytes())
     return digest.hexdigest()

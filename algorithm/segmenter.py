@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,11 +15,23 @@ from numpy.typing import NDArray
 
 import voxelcore
 from algorithm.bundle import Bundle
+from algorithm.engines import (
+    WORTH_CONVERTING,
+    Engine,
+    EngineName,
+    Member,
+    openvino_installed,
+    with_openvino,
+    with_torch,
+)
 from algorithm.errors import InputError
+from algorithm.findings import Peaks, count_labels, warn_of_missed
 from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import hounsfield, label_image
-from algorithm.network import UNet3D, to_channels_last
+from algorithm.locate import Region
+from algorithm.network import to_channels_last
 from algorithm.precision import has_bfloat16, keep_wrong_in_float32
+from algorithm.probabilities import ProbabilityExporter
 from algorithm.progress import progress
 from algorithm.stages import Stages
 
@@ -32,6 +44,7 @@ ALIKE = (
     "patch_shape_zyx",
     "stitching",
     "postprocessing",
+    "coarse_to_fine",
 )
 PreparedPlanes = Callable[[int, int], NDArray[np.float32]]
 
@@ -39,20 +52,6 @@ PreparedPlanes = Callable[[int, int], NDArray[np.float32]]
 def default_device() -> torch.device:
     """Return the first CUDA device, or the CPU where there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@dataclass
-class _Member:
-    """A network, and what makes its own input of one that was normalised for the first member."""
-
-    network: UNet3D
-    scale: torch.Tensor
-    shift: torch.Tensor
-
-    def __call__(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return logits of patches (n, c, z, y, x)."""
-        logits: torch.Tensor = self.network(patches * self.scale + self.shift)
-        return logits
 
 
 class Segmenter:
@@ -68,9 +67,11 @@ class Segmenter:
         mirror_zyx: whether each patch is also seen mirrored along an axis; each axis doubles the time.
         precision: of the convolutions; "auto" takes bfloat16 where the processor computes in it and every bundle says
             that its labels stay the same.
+        engine: what runs the networks; "auto" takes OpenVINO on a CPU, where it is installed and a scan is large
+            enough to make good the seconds that converting the network takes.
 
     Raises:
-        InputError: bundles that do not see scans alike.
+        InputError: bundles that do not see scans alike; OpenVINO asked for where it is not installed, or for a GPU.
 
     """
 
@@ -82,6 +83,7 @@ class Segmenter:
         patches_at_once: int = 1,
         mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
         precision: Literal["auto", "float32", "bfloat16"] = "auto",
+        engine: EngineName = "auto",
     ) -> None:
         members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
         self.description = members[0].description
@@ -93,14 +95,29 @@ class Segmenter:
             if precision == "bfloat16" or (precision == "auto" and same_labels)
             else torch.float32
         )
+        coarse = members[0].coarse
+        self.coarse = (
+            None
+            if coarse is None
+            else Segmenter(coarse, device=self.device, precision=precision, engine="torch")
+        )
         self.members = [self._member(bundle) for bundle in members]
+        self.engines = [with_torch(member, self.device, self.precision) for member in self.members]
+        self._engine = engine
+        self._converted: list[Engine] = []
+        if engine == "openvino":
+            if self.device.type != "cpu":
+                raise InputError(
+                    f"OpenVINO runs on the CPU, got the device {self.device}; take --engine torch"
+                )
+            self._convert()
         torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
         mirrored = [axis for axis, mirror in enumerate(mirror_zyx, start=2) if mirror]
         self.views = [
             axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)
         ]
 
-    def _member(self, bundle: Bundle) -> _Member:
+    def _member(self, bundle: Bundle) -> Member:
         ours, theirs = self.description, bundle.description
         for name in ALIKE:
             if getattr(ours, name) != getattr(theirs, name):
@@ -108,19 +125,33 @@ class Segmenter:
                     f"the bundles of an ensemble must see scans alike, but '{name}' is {getattr(ours, name)} in one "
                     f"and {getattr(theirs, name)} in another; segment with each by itself"
                 )
-        network = bundle.network.to(self.device).eval()
+        member = Member(bundle.network, ours, theirs).to(self.device).eval()
         if self.device.type == "cpu":
-            to_channels_last(network)
+            to_channels_last(bundle.network)
             if self.precision == torch.bfloat16:
-                batch = (self.patches_at_once, len(theirs.channels), *theirs.patch_shape_zyx)
-                keep_wrong_in_float32(network, batch, gradients=False)
-        channels = (1, -1, 1, 1, 1)
-        mean, std, its_mean, its_std = (
-            torch.tensor(values, dtype=torch.float64).view(channels)
-            for values in (ours.mean, ours.std, theirs.mean, theirs.std)
-        )
-        scale, shift = std / its_std, (mean - its_mean) / its_std
-        return _Member(network, scale.float().to(self.device), shift.float().to(self.device))
+                keep_wrong_in_float32(bundle.network, self._batch_shape, gradients=False)
+        return member
+
+    @property
+    def _batch_shape(self) -> tuple[int, ...]:
+        description = self.description
+        return (self.patches_at_once, len(description.channels), *description.patch_shape_zyx)
+
+    def _convert(self) -> None:
+        if not self._converted:
+            self._converted = [
+                with_openvino(member, self._batch_shape, self.precision, engine)
+                for member, engine in zip(self.members, self.engines, strict=True)
+            ]
+
+    def _engines_for(self, patches: int) -> list[Engine]:
+        """Return what runs the members on a scan of so many patches; the same scan always gets the same."""
+        voxels = patches * len(self.views) * math.prod(self.description.patch_shape_zyx)
+        worth = self.device.type == "cpu" and voxels >= WORTH_CONVERTING and openvino_installed()
+        if self._engine == "openvino" or (self._engine == "auto" and worth):
+            self._convert()
+            return self._converted
+        return self.engines
 
     def segment(self, image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on exactly the grid of `image`, a 3-D scalar CT in HU.
@@ -133,12 +164,25 @@ class Segmenter:
         return label_image(self.labels(hounsfield(image), geometry), geometry)
 
     def labels(
-        self, volume: NDArray[np.int16], geometry: Geometry, stages: Stages | None = None
+        self,
+        volume: NDArray[np.int16],
+        geometry: Geometry,
+        stages: Stages | None = None,
+        *,
+        probabilities: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
         """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out.
 
         Neither the volume on the network's grid nor its class maps are ever whole in memory: a slab of them is, as
         deep as a patch, from which labels are made as soon as no later patch can change them.
+
+        Args:
+            volume: int16 HU (z, y, x).
+            geometry: where it lies in the patient.
+            stages: receives the time of each stage.
+            probabilities: uint8 (K, z, y, x) to be filled as `ProbabilityExporter` says: labels 1 to K-1, then the
+                uncertainty. Outside the box of a coarse-to-fine bundle all are 0.
+
         """
         description = self.description
         if len(description.channels) != 1:
@@ -148,9 +192,35 @@ class Segmenter:
             )
         stages = Stages() if stages is None else stages
         orientation = canonical_orientation(geometry)
-        canonical = orientation.view(volume)
-        spacing_zyx_mm = orientation.canonical(geometry).spacing_zyx_mm
-        shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing_zyx_mm, description.spacing_zyx_mm)
+        canonical, grid = orientation.view(volume), orientation.canonical(geometry)
+        labels = np.zeros(volume.shape, np.uint8)
+        box = self._box(canonical, grid, stages)
+        part, part_grid = canonical[box], grid.cropped(box)
+        shape_zyx = voxelcore.resampled_shape(part.shape, grid.spacing_zyx_mm, description.spacing_zyx_mm)
+        exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels)[box])
+        peaks = Peaks(len(description.labels))
+        takers: list[Callable[[NDArray[np.float32]], object]] = [exporter.add, peaks.add]
+        if probabilities is not None:
+            probabilities[:] = 0
+            out = orientation.view(probabilities)[(slice(None), *box)]
+            takers.append(ProbabilityExporter(shape_zyx, out, temperature=description.temperature).add)
+        for planes in self.class_maps(shape_zyx, self._prepared(part, shape_zyx), stages):
+            with stages("export"):
+                for take in takers:
+                    take(planes)
+        if exporter.done != part.shape[0]:
+            raise RuntimeError(f"{exporter.done} of {part.shape[0]} planes were labelled")
+        if description.postprocessing:
+            with stages("postprocess"):
+                description.postprocessing(labels, geometry)
+        counts = count_labels(labels, len(description.labels))
+        warn_of_missed(description.labels, counts, peaks, part_grid.resampled(shape_zyx).point_mm)
+        self._report(counts, geometry, stages)
+        return labels
+
+    def _prepared(self, canonical: NDArray[np.int16], shape_zyx: tuple[int, int, int]) -> PreparedPlanes:
+        """Return what gives `class_maps` the normalised planes of a volume in canonical order."""
+        description = self.description
         preprocess = voxelcore.SlabPreprocessor(
             canonical.shape,
             shape_zyx,
@@ -163,19 +233,37 @@ class Segmenter:
             first, stop = preprocess.needs(begin, end)
             return preprocess(np.ascontiguousarray(canonical[first:stop]), first, begin, end)[np.newaxis]
 
-        labels = np.empty(volume.shape, np.uint8)
-        exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels))
-        for planes in self.class_maps(shape_zyx, prepared, stages):
-            with stages("export"):
-                exporter.add(planes)
-        if description.postprocessing:
-            with stages("postprocess"):
-                description.postprocessing(labels, geometry)
-        self._report(labels, geometry, stages)
-        return labels
+        return prepared
+
+    def _box(self, canonical: NDArray[np.int16], grid: Geometry, stages: Stages) -> Region:
+        """Return the voxels that full resolution is for: all, or those that the coarse pass chooses."""
+        description = self.description
+        whole = (slice(0, grid.shape_zyx[0]), slice(0, grid.shape_zyx[1]), slice(0, grid.shape_zyx[2]))
+        if self.coarse is None or description.coarse_to_fine is None:
+            return whole
+        with stages("locate"):
+            spacing = grid.spacing_zyx_mm
+            coarse = self.coarse
+            shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing, coarse.description.spacing_zyx_mm)
+            planes = coarse.class_maps(shape_zyx, coarse._prepared(canonical, shape_zyx), what="locating")
+            found = np.concatenate([maps.argmax(axis=0).astype(np.uint8) for maps in planes])
+            z, y, x = np.multiply(description.patch_shape_zyx, description.spacing_zyx_mm).tolist()
+            box = description.coarse_to_fine.region(found, grid.shape_zyx, spacing, (z, y, x))
+        if isinstance(box, str):
+            log.info("the coarse pass is unsure (%s), so the whole scan is segmented", box)
+            return whole
+        log.info(
+            "the coarse pass chose %s of %s mm (z, y, x)", *(_millimetres(b, spacing) for b in (box, whole))
+        )
+        return box
 
     def class_maps(
-        self, shape_zyx: tuple[int, int, int], prepared: PreparedPlanes, stages: Stages | None = None
+        self,
+        shape_zyx: tuple[int, int, int],
+        prepared: PreparedPlanes,
+        stages: Stages | None = None,
+        *,
+        what: str = "segmenting",
     ) -> Iterator[NDArray[np.float32]]:
         """Yield class probabilities (K, d, y, x) on the network's grid, from the first plane to the last.
 
@@ -183,6 +271,7 @@ class Segmenter:
             shape_zyx: of the whole volume on the network's grid.
             prepared: returns its normalised planes `begin` to `end` as (c, end - begin, y, x), C-contiguous.
             stages: receives the time of each stage.
+            what: the word for it in the progress bar.
 
         Yields:
             Planes that hold until the next ones are asked for; d varies.
@@ -197,7 +286,9 @@ class Segmenter:
         nothing = np.empty((0, 0, 0, 0), np.float32)
         begin, slab = -1, nothing
         batches = self._batches(tiling)
-        for starts_zyx in progress(batches, total=len(batches), what="segmenting", unit="batches"):
+        with stages("load"):
+            engines = self._engines_for(len(tiling.starts_zyx))
+        for starts_zyx in progress(batches, total=len(batches), what=what, unit="batches"):
             with stages("prepare"):
                 if begin != max(int(starts_zyx[0, 0]), 0):
                     begin = max(int(starts_zyx[0, 0]), 0)
@@ -205,7 +296,7 @@ class Segmenter:
                     slab = prepared(begin, min(begin + description.patch_shape_zyx[0], shape_zyx[0]))
                 patches = self._cut(slab, starts_zyx - np.array([begin, 0, 0]))
             with stages("network"):
-                probabilities = self._forward(patches)
+                probabilities = self._forward(patches, engines)
             for patch in probabilities:
                 with stages("stitch"):
                     planes = stitcher.add(patch)
@@ -231,35 +322,35 @@ class Segmenter:
         return channels[0][:, np.newaxis] if len(channels) == 1 else np.stack(channels, axis=1)
 
     @torch.inference_mode()
-    def _forward(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _forward(self, patches: NDArray[np.float32], engines: Sequence[Engine]) -> NDArray[np.float32]:
         """Return class probabilities (n, K, z, y, x), the mean over all members and views."""
         on_device = torch.from_numpy(patches).to(self.device)
         total: torch.Tensor | None = None
-        for member, axes in itertools.product(self.members, self.views):
-            with torch.autocast(
-                self.device.type, dtype=self.precision, enabled=self.precision != torch.float32
-            ):
-                logits = member(on_device.flip(axes) if axes else on_device).float()
-            if not bool(logits.isfinite().all()):
-                # An argmax over NaN would say "background", which reads as "no tumour".
-                raise InputError(
-                    "the network's output is not finite, so its weights are unusable; train the model anew"
-                )
-            probabilities = torch.softmax(logits, dim=1)
+        for engine, axes in itertools.product(engines, self.views):
+            probabilities = engine(on_device.flip(axes) if axes else on_device)
             if axes:
                 probabilities = probabilities.flip(axes)
             total = probabilities if total is None else total.add_(probabilities)
         assert total is not None
-        mean: NDArray[np.float32] = (total / (len(self.members) * len(self.views))).cpu().numpy()
+        if not bool(total.isfinite().all()):
+            # An argmax over NaN would say "background", which reads as "no tumour".
+            raise InputError(
+                "the network's output is not finite, so its weights are unusable; train the model anew"
+            )
+        summands = len(engines) * len(self.views)
+        mean: NDArray[np.float32] = (total if summands == 1 else total.div_(summands)).cpu().numpy()
         return mean
 
-    def _report(self, labels: NDArray[np.uint8], geometry: Geometry, stages: Stages) -> None:
-        # Plane by plane: bincount makes eight bytes of each label first.
-        classes = len(self.description.labels)
-        counts = np.sum([np.bincount(plane.reshape(-1), minlength=classes) for plane in labels], axis=0)
+    def _report(self, counts: NDArray[np.int64], geometry: Geometry, stages: Stages) -> None:
         volumes = ", ".join(
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]
         )
         kind = str(self.precision).removeprefix("torch.")
-        log.info("%s; %d voxels on %s, %s, in %s", volumes, labels.size, self.device.type, kind, stages)
+        voxels = math.prod(geometry.shape_zyx)
+        log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, self.device.type, kind, stages)
+
+
+def _millimetres(box: Region, spacing_zyx_mm: Sequence[float]) -> str:
+    sides = (side.stop - side.start for side in box)
+    return " x ".join(f"{size * spacing:.0f}" for size, spacing in zip(sides, spacing_zyx_mm, strict=True))

@@ -14,7 +14,9 @@ import torch
 from algorithm.bundle import Bundle, Description, read_bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D
-from tests.bundles import random_bundle, write_random_bundle
+from tests.bundles import coarse_to_fine_bundle, random_bundle, write_random_bundle
+
+ADDED_LATER = {"bfloat16", "temperature", "coarse_to_fine"}  # older bundles are read without them
 
 
 @pytest.fixture
@@ -49,7 +51,37 @@ def test_a_tarball_is_read_without_extracting(folder: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "model.tar.gz"]
 
 
-@pytest.mark.parametrize("key", sorted(vars(random_bundle().description).keys() - {"bfloat16"}))
+def test_a_bundle_of_an_earlier_release_is_read(folder: Path) -> None:
+    edit(folder, lambda values: [values.pop(key) for key in ADDED_LATER])
+    assert read_bundle(folder).description == random_bundle().description
+
+
+def test_a_coarse_pass_travels_with_its_bundle(tmp_path: Path) -> None:
+    bundle = coarse_to_fine_bundle()
+    write_bundle(tmp_path / "bundle", bundle)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "bundle", arcname=".")
+    for path in (tmp_path / "bundle", tmp_path / "model.tar.gz"):
+        found = read_bundle(path)
+        assert found.description == bundle.description
+        assert found.coarse is not None
+        assert bundle.coarse is not None
+        assert found.coarse.description == bundle.coarse.description
+    (tmp_path / "bundle" / "coarse.safetensors").unlink()
+    with pytest.raises(InputError, match=r"lacks coarse\.safetensors"):
+        read_bundle(tmp_path / "bundle")
+
+
+def test_a_coarse_pass_sees_the_same_channels(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    write_bundle(folder, coarse_to_fine_bundle())
+    coarse = json.loads((folder / "coarse.json").read_text())
+    (folder / "coarse.json").write_text(json.dumps({**coarse, "channels": ["T2"]}))
+    with pytest.raises(InputError, match=r"coarse\.json: the coarse pass sees T2, but the network sees CT"):
+        read_bundle(folder)
+
+
+@pytest.mark.parametrize("key", sorted(vars(random_bundle().description).keys() - ADDED_LATER))
 def test_a_missing_key_is_named(folder: Path, key: str) -> None:
     edit(folder, lambda values: values.pop(key))
     with pytest.raises(InputError, match=rf"model\.json lacks the key '{key}'"):
@@ -90,6 +122,15 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
             "'stitching' must be 'centre' or 'gaussian'",
         ),
         ({"postprocessing": {"largest": True}}, "'postprocessing' has 'largest'"),
+        (
+            {"postprocessing": {"smallest_lesion_ml": -1}},
+            "'postprocessing.smallest_lesion_ml' must be from 0 to 1000 ml",
+        ),
+        ({"coarse_to_fine": {"margin": 3}}, "'coarse_to_fine' has 'margin'"),
+        ({"coarse_to_fine": {"margin_mm": -3}}, "'coarse_to_fine.margin_mm' must be from 0 to 1000 mm"),
+        ({"coarse_to_fine": {}}, r"lacks coarse\.json"),
+        ({"temperature": 0}, "'temperature' must be a number from 0.05 to 20"),
+        ({"temperature": "warm"}, "'temperature' must be a number from 0.05 to 20"),
     ],
 )
 def test_wrong_values_are_refused_by_name(folder: Path, change: dict[str, Any], message: str) -> None:

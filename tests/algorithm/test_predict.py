@@ -52,9 +52,9 @@ def test_the_same_command_does_only_what_is_missing(
     done: list[tuple[int, ...]] = []
     labels = Segmenter.labels
 
-    def noted(self: Segmenter, volume: np.ndarray, geometry: Geometry) -> np.ndarray:
+    def noted(self: Segmenter, volume: np.ndarray, geometry: Geometry, **options: object) -> np.ndarray:
         done.append(volume.shape)
-        return labels(self, volume, geometry)
+        return labels(self, volume, geometry, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Segmenter, "labels", noted)
     out = tmp_path / "out"
@@ -145,3 +145,26 @@ def test_an_ensemble_and_mirrored_views_are_other_models(model: Path, tmp_path: 
         seen.append(record.read_text())
     assert len(set(seen)) == len(ways)
     assert len(read_bundles([tmp_path / "models"])) == 2
+
+
+def test_probability_maps_lie_beside_the_labels(model: Path, tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    images = [read_image(write_scan(scans / name, i)) for i, name in enumerate(("a.nii.gz", "b.mha"))]
+    predict(scans, model, out)
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["a.nii.gz", "b.mha"]
+    predict(scans, model, out, probabilities=True)
+    names = ("pancreas", "cancer", "uncertainty")
+    expected_files = {
+        f"{case}_{name}{suffix}" for case, suffix in (("a", ".nii.gz"), ("b", ".mha")) for name in names
+    }
+    assert {path.name for path in (out / "probabilities").iterdir()} == expected_files
+    for image, case, suffix in zip(images, ("a", "b"), (".nii.gz", ".mha"), strict=True):
+        maps = np.empty((3, *image.GetSize()[::-1]), np.uint8)
+        Segmenter(random_bundle()).labels(
+            sitk.GetArrayFromImage(image), Geometry.of(image), probabilities=maps
+        )
+        for name, shares in zip(names, maps, strict=True):
+            read = read_image(out / "probabilities" / f"{case}_{name}{suffix}")
+            assert read.GetPixelID() == sitk.sitkFloat32
+            assert same_grid(Geometry.of(image), Geometry.of(read)) is None
+            np.testing.assert_allclose(sitk.GetArrayFromImage(read), shares / 255, atol=1e-6)

@@ -207,7 +207,7 @@ def test_an_output_that_is_not_finite_is_no_empty_pancreas() -> None:
 
 
 def probabilities_of(segmenter: Segmenter, patches: NDArray[np.float32]) -> NDArray[np.float32]:
-    return segmenter._forward(patches)
+    return segmenter._forward(patches, segmenter.engines)
 
 
 def test_mirrored_views_are_averaged() -> None:

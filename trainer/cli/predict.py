@@ -37,6 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="see each patch also mirrored along these axes, as in 'yx', and average: each doubles the time",
     )
     parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also write PRED/probabilities: a map of each label's probability, and of the uncertainty",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "torch", "openvino"),
+        default="auto",
+        help="what runs the network on a CPU (default: OpenVINO if it is installed and the scan is not small)",
+    )
+    parser.add_argument(
         "--patches-at-once",
         type=positive,
         default=1,
@@ -56,6 +67,8 @@ def run(args: argparse.Namespace) -> None:
         device=choose_device(args.device),
         patches_at_once=args.patches_at_once,
         mirror_zyx=("z" in args.mirror, "y" in args.mirror, "x" in args.mirror),
+        engine=args.engine,
+        probabilities=args.probabilities,
     )
     for path in written:
         sys.stdout.write(f"{path}\n")
