@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def predict(
     device: torch.device | None = None,
     patches_at_once: int = 1,
     mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
+    dicom_seg: bool = False,
 ) -> list[Path]:
     """Write one label map a scan of `source` into `out`, named after its scan; return their paths.
 
@@ -58,6 +60,7 @@ def predict(
         device: as for `Segmenter`; likewise the others.
         patches_at_once: likewise.
         mirror_zyx: likewise.
+        dicom_seg: write a DICOM Segmentation that refers to the slices, which `source` must be then.
 
     Raises:
         InputError: `source` or `models` cannot be used, or scans failed (the first is named).
@@ -65,6 +68,9 @@ def predict(
     """
     inputs = find_inputs(source)
     _refuse_to_overwrite(inputs, out)
+    if dicom_seg:
+        _check_dicom_seg(source, inputs, out)
+        from algorithm.dicom_seg import read_source, write_segmentation
     members = [models] if isinstance(models, Path) else list(models)
     made_by = {
         "version": metadata.version("decathlon-unet"),
@@ -75,7 +81,7 @@ def predict(
     results, failures = [], []
     segmenter: Segmenter | None = None
     for number, image in enumerate(inputs, start=1):
-        result = out / _result_name(image)
+        result = out / (f"{case_name(image)}.dcm" if dicom_seg else _result_name(image))
         made_from = {**made_by, **_identify(image)}
         results.append(result)
         if result.is_file() and record.get(result.name) == made_from:
@@ -87,7 +93,13 @@ def predict(
         )
         try:
             volume, geometry = read_hounsfield(image)
-            write_labels(result, segmenter.labels(volume, geometry), geometry)
+            slices = read_source(image) if dicom_seg else None
+            labels = segmenter.labels(volume, geometry)
+            if slices:
+                names, model = segmenter.description.labels, str(made_by["model"])
+                write_segmentation(result, labels, slices, names, model=model)
+            else:
+                write_labels(result, labels, geometry)
         except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))
@@ -107,6 +119,24 @@ def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:
             raise InputError(
                 f"the result for {image} would overwrite the scan itself; choose another --out than {out}"
             )
+
+
+def _check_dicom_seg(source: Path, inputs: list[Path], out: Path) -> None:
+    """Raise InputError where a DICOM Segmentation cannot be made or would get among the slices."""
+    if inputs != [source] or not source.is_dir():
+        what = "a folder of images" if source.is_dir() else "a file"
+        raise InputError(
+            f"--dicom-seg needs a folder that holds the DICOM slices of one scan, but {source} is {what}; "
+            "give such a folder, or leave out --dicom-seg"
+        )
+    if out.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            f"the result would lie among the slices in {source}; choose another --out than {out}"
+        )
+    if find_spec("highdicom") is None:
+        raise InputError(
+            "--dicom-seg needs highdicom, which is not installed; pip install 'decathlon-unet[dicom]'"
+        )
 
 
 def _result_name(image: Path) -> str:
