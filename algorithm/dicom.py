@@ -67,7 +67,7 @@ def read_series(folder: Path) -> sitk.Image:
     slices are no regular grid: sheared by a tilted gantry, unevenly spaced, missing, doubled, or of unequal
     size or orientation. Two slices at least are needed; multi-frame objects are refused.
     """
-    slices, geometry = _grid(folder)
+    slices, geometry = series_slices(folder)
     voxels = np.empty(geometry.shape_zyx, dtype=np.result_type(*(one.dtype for one in slices)))
     with quiet():
         for plane, one in zip(voxels, slices, strict=True):
@@ -79,7 +79,47 @@ def read_series(folder: Path) -> sitk.Image:
 
 def series_geometry(folder: Path) -> Geometry:
     """Return the grid of the one DICOM series in a folder from its headers; errors as `read_series`."""
-    return _grid(folder)[1]
+    return series_slices(folder)[1]
+
+
+def series_slices(folder: Path) -> tuple[list[Slice], Geometry]:
+    """Return the slices of the one series in a folder and their common grid; errors as `read_series`.
+
+    They come in the order of the planes of `read_series`: along the normal of their plane.
+    """
+    with quiet():
+        found = [one for path in _files(folder) if (one := _header(path))]
+    slices = _one_series(folder, found)
+    _check_alike(folder, slices)
+    first = slices[0]
+    _check_plane(folder, first)
+    along_row, down_column = first.axes.reshape(2, 3)
+    normal = np.cross(along_row, down_column)
+    heights = np.array([normal @ one.position for one in slices])
+    order = np.argsort(heights, kind="stable")
+    slices, heights = [slices[i] for i in order], heights[order]
+    positions = np.array([one.position for one in slices])
+    _check_doubles(folder, slices, heights)
+    _check_shift(folder, slices, positions, normal)
+    _check_steps(folder, slices, heights)
+    if abs(first.tilt_deg) > 0.01:
+        log.warning(
+            "%s: GantryDetectorTilt is %g°, but the slices lie straight above each other; taken as corrected",
+            folder,
+            first.tilt_deg,
+        )
+    row, column = first.spacing_yx_mm.tolist()
+    width, height = first.size_xy
+    x, y, z = positions[0].tolist()
+    step = (heights[-1] - heights[0]) / (len(slices) - 1)
+    shape = len(slices), height, width
+    check_size(folder, shape, max(one.dtype.itemsize for one in slices))
+    direction = np.column_stack([along_row, down_column, normal])
+    try:
+        geometry = Geometry(shape, (float(step), row, column), (x, y, z), tuple(direction.ravel().tolist()))
+    except ValueError as error:
+        raise InputError(f"{folder} has no usable grid: {error}") from None
+    return slices, geometry
 
 
 def is_dicom(path: Path) -> bool:
@@ -198,43 +238,6 @@ def _pixels(one: Slice) -> NDArray[Any]:
         raise InputError(f"{one.path} has pixels that cannot be decoded: {reason(error)}") from None
     pixels: NDArray[Any] = sitk.GetArrayFromImage(image)
     return pixels.reshape(one.size_xy[::-1])
-
-
-def _grid(folder: Path) -> tuple[list[Slice], Geometry]:
-    """Return the slices of the one series in a folder from its first to its last, and their common grid."""
-    with quiet():
-        found = [one for path in _files(folder) if (one := _header(path))]
-    slices = _one_series(folder, found)
-    _check_alike(folder, slices)
-    first = slices[0]
-    _check_plane(folder, first)
-    along_row, down_column = first.axes.reshape(2, 3)
-    normal = np.cross(along_row, down_column)
-    heights = np.array([normal @ one.position for one in slices])
-    order = np.argsort(heights, kind="stable")
-    slices, heights = [slices[i] for i in order], heights[order]
-    positions = np.array([one.position for one in slices])
-    _check_doubles(folder, slices, heights)
-    _check_shift(folder, slices, positions, normal)
-    _check_steps(folder, slices, heights)
-    if abs(first.tilt_deg) > 0.01:
-        log.warning(
-            "%s: GantryDetectorTilt is %g°, but the slices lie straight above each other; taken as corrected",
-            folder,
-            first.tilt_deg,
-        )
-    row, column = first.spacing_yx_mm.tolist()
-    width, height = first.size_xy
-    x, y, z = positions[0].tolist()
-    step = (heights[-1] - heights[0]) / (len(slices) - 1)
-    shape = len(slices), height, width
-    check_size(folder, shape, max(one.dtype.itemsize for one in slices))
-    direction = np.column_stack([along_row, down_column, normal])
-    try:
-        geometry = Geometry(shape, (float(step), row, column), (x, y, z), tuple(direction.ravel().tolist()))
-    except ValueError as error:
-        raise InputError(f"{folder} has no usable grid: {error}") from None
-    return slices, geometry
 
 
 def _one_series(folder: Path, found: list[Slice]) -> list[Slice]:

@@ -7,16 +7,19 @@ import json
 import logging
 from collections.abc import Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from algorithm.bundle import FILES, read_bundles
 from algorithm.engines import EngineName
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.geometry import Geometry
 from algorithm.images import (
     WRITABLE,
     case_name,
@@ -58,6 +61,7 @@ def predict(
     mirror_zyx: tuple[bool, bool, bool] = (False, False, False),
     engine: EngineName = "auto",
     probabilities: bool = False,
+    dicom_seg: bool = False,
 ) -> list[Path]:
     """Write one label map a scan of `source` into `out`, named after its scan; return their paths.
 
@@ -74,6 +78,7 @@ def predict(
         engine: likewise.
         probabilities: also write PROBABILITIES/CASE_LABEL for each label but background and CASE_uncertainty, float32
             from 0 to 1 in steps of 1/255 on the scan's grid.
+        dicom_seg: write a DICOM Segmentation that refers to the slices, which `source` must be then.
 
     Raises:
         InputError: `source` or `models` cannot be used, or scans failed (the first is named).
@@ -81,6 +86,9 @@ def predict(
     """
     inputs = find_inputs(source)
     _refuse_to_overwrite(inputs, out)
+    if dicom_seg:
+        _check_dicom_seg(source, inputs, out)
+        from algorithm.dicom_seg import read_source, write_segmentation
     members = [models] if isinstance(models, Path) else list(models)
     made_by = {
         "version": metadata.version("decathlon-unet"),
@@ -92,7 +100,7 @@ def predict(
     results, failures = [], []
     segmenter: Segmenter | None = None
     for number, image in enumerate(inputs, start=1):
-        result = out / _result_name(image)
+        result = out / (f"{case_name(image)}.dcm" if dicom_seg else _result_name(image))
         made_from = {**made_by, **_identify(image)}
         results.append(result)
         if result.is_file() and record.get(result.name) == made_from:
@@ -107,7 +115,17 @@ def predict(
             engine=engine,
         )
         try:
-            _predict_one(image, segmenter, result, with_probabilities=probabilities)
+            volume, geometry = read_hounsfield(image)
+            slices = read_source(image) if dicom_seg else None
+            names = segmenter.description.labels
+            maps = np.empty((len(names), *volume.shape), np.uint8) if probabilities else None
+            labels = segmenter.labels(volume, geometry, probabilities=maps)
+            if maps is not None:
+                _write_maps(result, (*names[1:], "uncertainty"), maps, geometry)
+            if slices:
+                write_segmentation(result, labels, slices, names, model=str(made_by["model"]))
+            else:
+                write_labels(result, labels, geometry)
         except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))
@@ -120,15 +138,13 @@ def predict(
     return results
 
 
-def _predict_one(image: Path, segmenter: Segmenter, result: Path, *, with_probabilities: bool) -> None:
-    volume, geometry = read_hounsfield(image)
-    names = segmenter.description.labels
-    maps = np.empty((len(names), *volume.shape), np.uint8) if with_probabilities else None
-    labels = segmenter.labels(volume, geometry, probabilities=maps)
-    for name, shares in zip((*names[1:], "uncertainty"), () if maps is None else maps, strict=False):
-        file_name = f"{case_name(result)}_{'_'.join(name.split())}{image_suffix(result)}"
+def _write_maps(result: Path, names: Sequence[str], maps: NDArray[np.uint8], geometry: Geometry) -> None:
+    suffix = image_suffix(result)
+    for name, shares in zip(names, maps, strict=True):
+        file_name = (
+            f"{case_name(result)}_{'_'.join(name.split())}{suffix if suffix in WRITABLE else '.nii.gz'}"
+        )
         write_shares(result.parent / PROBABILITIES / file_name, shares, geometry)
-    write_labels(result, labels, geometry)
 
 
 def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:
@@ -138,6 +154,24 @@ def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:
             raise InputError(
                 f"the result for {image} would overwrite the scan itself; choose another --out than {out}"
             )
+
+
+def _check_dicom_seg(source: Path, inputs: list[Path], out: Path) -> None:
+    """Raise InputError where a DICOM Segmentation cannot be made or would get among the slices."""
+    if inputs != [source] or not source.is_dir():
+        what = "a folder of images" if source.is_dir() else "a file"
+        raise InputError(
+            f"--dicom-seg needs a folder that holds the DICOM slices of one scan, but {source} is {what}; "
+            "give such a folder, or leave out --dicom-seg"
+        )
+    if out.resolve().is_relative_to(source.resolve()):
+        raise InputError(
+            f"the result would lie among the slices in {source}; choose another --out than {out}"
+        )
+    if find_spec("highdicom") is None:
+        raise InputError(
+            "--dicom-seg needs highdicom, which is not installed; pip install 'decathlon-unet[dicom]'"
+        )
 
 
 def _result_name(image: Path) -> str:

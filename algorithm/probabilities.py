@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,7 +56,7 @@ class ProbabilityExporter:
             self._previous = plane
             self._given += 1
 
-    def _write(self, maps: NDArray[np.float32]) -> None:
+    def _write(self, maps: NDArray[Any]) -> None:
         """Fill the next plane of the result from class maps (K, y, x)."""
         if self._power != 1:
             maps = maps**self._power

@@ -15,6 +15,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 STRUCTURED_REPORT = "1.2.840.10008.5.1.4.1.1.88.22"
 LONG_KINDS = ("OB", "OW", "SQ", "UN", "UT")
 ROOT = "1.2.826.0.1.3680043.10.1"
+PATIENT = "Doe^Jane"
 
 
 def element(tag: tuple[int, int], kind: str, value: bytes | str | Sequence[float] | int) -> bytes:
@@ -47,6 +48,7 @@ def write_dicom(
     series: str = "1",
     description: str = "",
     tilt: float | None = None,
+    frame_of_reference: str | None = f"{ROOT}.0",
     storage: str = CT_STORAGE,
     frames: int | None = None,
     samples: int = 1,
@@ -67,6 +69,8 @@ def write_dicom(
         element((8, 0x18), "UI", instance),
         element((8, 0x60), "CS", "CT"),
         element((8, 0x103E), "LO", description),
+        element((0x10, 0x10), "PN", PATIENT),
+        element((0x10, 0x20), "LO", "P-7"),
     ]
     if tilt is not None:
         body.append(element((0x18, 0x1120), "DS", (tilt,)))
@@ -76,6 +80,8 @@ def write_dicom(
         body.append(element((0x20, 0x32), "DS", position))
     if orientation is not None:
         body.append(element((0x20, 0x37), "DS", orientation))
+    if frame_of_reference is not None:
+        body.append(element((0x20, 0x52), "UI", frame_of_reference))
     if pixels is not None:
         rows, columns = pixels.shape[-2:] if samples == 1 else pixels.shape[:2]
         bits = pixels.dtype.itemsize * 8

@@ -31,11 +31,14 @@ HOSPITAL = {
     "tqdm",
     "voxelcore",
 }
+DICOM = {"highdicom", "pydicom"}
+ONNX = {"onnx", "onnxruntime"}
 ALLOWED = {
     "voxelcore": {"numpy", "voxelcore"},
-    "algorithm": HOSPITAL,
+    "algorithm": HOSPITAL | DICOM | {"openvino"},
     "trainer": (HOSPITAL - {"evalutils"})
-    | {"PIL", "h5py", "hyperopt", "matplotlib", "scipy", "surface_distance", "trainer"},
+    | {"PIL", "h5py", "hyperopt", "matplotlib", "scipy", "surface_distance", "trainer"}
+    | ONNX,
 }
 
 
@@ -61,10 +64,20 @@ def test_room_imports_only_what_it_may(room: str) -> None:
     assert foreign == set()
 
 
-def test_evalutils_is_imported_in_one_module() -> None:
+@pytest.mark.parametrize(
+    ("packages", "module"),
+    [
+        ({"evalutils"}, "algorithm/entry.py"),
+        (DICOM, "algorithm/dicom_seg.py"),
+        ({"openvino"}, "algorithm/engines.py"),
+        (ONNX, "trainer/onnx_export.py"),
+    ],
+    ids=["evalutils", "dicom", "openvino", "onnx"],
+)
+def test_some_packages_are_imported_in_one_module(packages: set[str], module: str) -> None:
     files = [file for room in ALLOWED for file in (REPOSITORY / room).rglob("*.py")]
-    users = [file for file in files if any(name.split(".")[0] == "evalutils" for name in imports(file))]
-    assert users == [REPOSITORY / "algorithm" / "entry.py"]
+    users = [file for file in files if {name.split(".")[0] for name in imports(file)} & packages]
+    assert users == [REPOSITORY / module]
 
 
 def test_kernels_know_nothing_of_python() -> None:

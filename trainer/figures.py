@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from algorithm.colours import label_colour
 from algorithm.files import replacing
 from trainer.metrics import Counts
 from trainer.overlay import OverlayRow
@@ -22,8 +23,6 @@ from trainer.overlay import OverlayRow
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, told apart with any colour vision; the first two are the pancreas and its tumour
-COLOURS = ("#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442", "#0072B2", "#D55E00")
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WINDOW_HU = (-160.0, 240.0)  # the radiologist's abdominal window
 OPACITY = 0.35
@@ -75,7 +74,7 @@ def save_overlay_grid(
                 figure.text(middle, height_of_names, name, fontsize=11, ha="center", weight="bold")
         top -= height
     handles = [
-        Patch(facecolor=_colour(value), edgecolor="none", label=name)
+        Patch(facecolor=label_colour(value), edgecolor="none", label=name)
         for value, name in enumerate(labels)
         if value
     ]
@@ -136,8 +135,8 @@ def save_curves(path: Path, history: Sequence[Row], *, labels: Sequence[str]) ->
         axes.set_title(f"Dice, {title}", fontsize=11)
         axes.set_ylim(0.0, 1.0)
         for value, name in enumerate(labels[1:], start=1):
-            _curve(axes, history, f"train_{kind}_{name}", f"{name}, training", _colour(value), ":")
-            _curve(axes, history, f"val_{kind}_{name}", f"{name}, validation", _colour(value), "-")
+            _curve(axes, history, f"train_{kind}_{name}", f"{name}, training", label_colour(value), ":")
+            _curve(axes, history, f"val_{kind}_{name}", f"{name}, validation", label_colour(value), "-")
     for axes in (loss, mean, pooled):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -183,7 +182,7 @@ def _draw_slice(axes: Axes, row: OverlayRow, name: str, classes: int, window_hu:
     for value in range(1, classes):
         mask = None if labels is None else labels == value
         if mask is not None and mask.any() and min(mask.shape) > 1:
-            _outline(axes, mask, row.spacing_yx_mm, _colour(value))
+            _outline(axes, mask, row.spacing_yx_mm, label_colour(value))
     # the outlines may have widened the limits, which would shrink this panel beside the plain image
     axes.set_xlim(extent[:2])
     axes.set_ylim(extent[2:])
@@ -191,7 +190,9 @@ def _draw_slice(axes: Axes, row: OverlayRow, name: str, classes: int, window_hu:
 
 def _painted(picture: npt.NDArray[np.float32], labels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Lay the colour of each label over a picture (y, x, 3) in [0, 1]."""
-    table = np.array([to_rgb(_colour(value)) for value in range(int(labels.max()) + 1)], dtype=np.float32)
+    table = np.array(
+        [to_rgb(label_colour(value)) for value in range(int(labels.max()) + 1)], dtype=np.float32
+    )
     mixed = (1.0 - OPACITY) * picture + OPACITY * table[labels]
     return np.where((labels > 0)[..., np.newaxis], mixed, picture).astype(np.float32)
 
@@ -201,10 +202,6 @@ def _outline(
 ) -> None:
     y, x = ((np.arange(-1, n + 1) + 0.5) * s for n, s in zip(mask.shape, spacing_yx_mm, strict=True))
     axes.contour(x, y, np.pad(mask, 1).astype(float), levels=[0.5], colors=[colour], linewidths=1.1)
-
-
-def _colour(value: int) -> str:
-    return COLOURS[(value - 1) % len(COLOURS)]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -6,10 +6,11 @@ import matplotlib
 import numpy as np
 import pytest
 
+from algorithm.colours import COLOURS
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from tests.decathlon import write
-from trainer.figures import COLOURS, save_confusion, save_curves, save_overlay_grid
+from trainer.figures import save_confusion, save_curves, save_overlay_grid
 from trainer.overlay import OverlayRow, choose_rows, telling_slice
 from trainer.scores import CaseScores, Scores
 

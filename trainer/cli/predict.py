@@ -1,6 +1,7 @@
 """Segment an image, a folder of images or a folder of DICOM slices; label maps lie on each scan's own grid.
 
-A result has its scan's name and format (.nii.gz for DICOM). The same command continues a run that was stopped.
+A result has its scan's name and format (.nii.gz for DICOM, .dcm with --dicom-seg). The same command continues a run
+that was stopped.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="patches a forward pass (default: 1, which needs the least memory)",
     )
+    parser.add_argument(
+        "--dicom-seg",
+        action="store_true",
+        help="write a DICOM Segmentation of a folder of slices (pip install 'decathlon-unet[dicom]')",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> None:
         mirror_zyx=("z" in args.mirror, "y" in args.mirror, "x" in args.mirror),
         engine=args.engine,
         probabilities=args.probabilities,
+        dicom_seg=args.dicom_seg,
     )
     for path in written:
         sys.stdout.write(f"{path}\n")
