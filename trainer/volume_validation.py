@@ -8,10 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from algorithm.bundle import Description
 from algorithm.segmenter import Segmenter
 from trainer.metrics import Overlap, confusion_matrix
 
 log = logging.getLogger(__name__)
+
+
+def normalised(description: Description, image: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Return an image (c, z, y, x) that was clipped to the window as the network wants it."""
+    mean, std = (
+        np.array(values, np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+        for values in (description.mean, description.std)
+    )
+    return (image - mean) / std
 
 
 def score_volumes(
@@ -26,13 +36,9 @@ def score_volumes(
     """
     description = segmenter.description
     classes = len(description.labels)
-    mean, std = (
-        np.array(values, np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
-        for values in (description.mean, description.std)
-    )
     dice: list[list[float]] = [[] for _ in range(classes)]
     for image, label in volumes:
-        predicted = segmenter.network_labels((image - mean) / std)
+        predicted = segmenter.network_labels(normalised(description, image))
         confusion = confusion_matrix(label, predicted, classes)
         for value in range(classes):
             overlap = Overlap.of(confusion, (value,))

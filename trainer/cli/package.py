@@ -1,0 +1,79 @@
+"""Turn a bundle into a tarball for /opt/ml/model, add a coarse pass to it, or export it as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from algorithm.errors import InputError
+from algorithm.locate import CoarseToFine
+
+EXAMPLE = "decathlon package RUN/bundle --out model.tar.gz"
+TARBALL = (".tar.gz", ".tgz")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    defaults = CoarseToFine()
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle: a folder or a tarball")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a tarball where it ends in .tar.gz, else a folder",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("bundle", "onnx"),
+        default="bundle",
+        help="onnx: model.onnx and model.json in a folder, checked against PyTorch (default: bundle)",
+    )
+    parser.add_argument(
+        "--coarse",
+        type=Path,
+        metavar="BUNDLE",
+        help="a bundle of large voxels that finds the box for this one",
+    )
+    parser.add_argument(
+        "--margin-mm",
+        type=float,
+        default=defaults.margin_mm,
+        metavar="MM",
+        help=f"added to each side of that box (default: {defaults.margin_mm:g})",
+    )
+    parser.add_argument(
+        "--smallest-ml",
+        type=float,
+        default=defaults.smallest_ml,
+        metavar="ML",
+        help="where the coarse pass finds less, the whole scan is segmented "
+        f"(default: {defaults.smallest_ml:g}, a small part of any pancreas)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
+    from algorithm.bundle import read_bundle, write_bundle
+    from trainer.onnx_export import export_onnx
+    from trainer.package import with_coarse_pass, write_tarball
+
+    if args.out.resolve() == args.bundle.resolve():
+        raise InputError(f"--out must be another place than the bundle itself, got {args.out} for both")
+    bundle = read_bundle(args.bundle)
+    if args.coarse is not None:
+        settings = CoarseToFine(margin_mm=args.margin_mm, smallest_ml=args.smallest_ml)
+        bundle = with_coarse_pass(bundle, read_bundle(args.coarse), settings)
+    tarball = args.out.name.endswith(TARBALL)
+    if args.format == "onnx":
+        if tarball:
+            raise InputError(f"--format onnx writes a folder, got --out {args.out}; leave out the suffix")
+        share = export_onnx(args.out, bundle)
+        sys.stdout.write(f"{args.out}: ONNX Runtime within {share:.1g} of PyTorch's logits\n")
+    elif tarball:
+        write_tarball(args.out, bundle)
+        sys.stdout.write(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB\n")
+    else:
+        write_bundle(args.out, bundle)
+        sys.stdout.write(f"{args.out}\n")

@@ -1,0 +1,50 @@
+"""Choose postprocessing and the temperature of probabilities on validation cases; write a bundle that has them.
+
+The validation cases of WORK are segmented once; what makes their mean Dice largest is taken if it gains enough. The
+bundle itself stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from algorithm.errors import InputError
+
+EXAMPLE = "decathlon tune RUN/bundle --work WORK --out RUN/tuned"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "bundle", type=Path, metavar="BUNDLE", help="what decathlon train wrote in RUN/bundle"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="the folder that decathlon prepare wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="TUNED", help="the bundle to write")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the verb."""
+    from algorithm.bundle import read_bundle, write_bundle
+    from algorithm.postprocessing import Postprocessing
+    from algorithm.segmenter import Segmenter
+    from trainer.train import choose_device
+    from trainer.tune import tune
+
+    if args.out.resolve() == args.bundle.resolve():
+        raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
+    bundle = read_bundle(args.bundle)
+    tuned = tune(bundle, args.work, Segmenter(bundle, device=choose_device(args.device)))
+    write_bundle(args.out, tuned.apply(bundle))
+    labels = bundle.description.labels[1:]
+    for name, before, after in zip(labels, tuned.dice_before, tuned.dice, strict=True):
+        sys.stdout.write(f"mean Dice of {name} over {tuned.cases} cases: {before:.4f} -> {after:.4f}\n")
+    nothing, chosen = vars(Postprocessing()), vars(tuned.postprocessing)
+    settings = (f"{name} {value}" for name, value in chosen.items() if value != nothing[name])
+    said = ", ".join(settings) or "none, as it gains too little"
+    sys.stdout.write(f"postprocessing: {said}\n")
+    sys.stdout.write(
+        f"temperature {tuned.temperature:g}: cross entropy of a voxel {tuned.loss_before:.5f} -> {tuned.loss:.5f}\n"
+    )
