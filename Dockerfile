@@ -21,9 +21,10 @@ FROM python AS requirements
 COPY pyproject.toml /
 RUN mkdir /requirements \
     && python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-        print(*project['dependencies'], *project['optional-dependencies']['algorithm'], sep='\n')" > /all.txt \
-    && grep -v '^evalutils' /all.txt > /requirements/common.txt \
-    && grep '^evalutils' /all.txt > /requirements/evalutils.txt
+        extras = project['optional-dependencies']; \
+        print(*project['dependencies'], *extras['algorithm'], *extras['openvino'][1:], sep='\n')" > /all.txt \
+    && grep -vE '^(evalutils|openvino)' /all.txt > /requirements/common.txt \
+    && grep -E '^(evalutils|openvino)' /all.txt > /requirements/alone.txt
 
 FROM pip AS dependencies
 ARG TORCH=cpu
@@ -38,10 +39,10 @@ RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
     esac \
     && /opt/pip/bin/pip --python /opt/venv install --no-deps "$@"
 # evalutils also declares the packages of its project generator (cookiecutter, pip-tools); named here are those
-# that its SegmentationAlgorithm imports.
+# that its SegmentationAlgorithm imports. openvino also declares one that reports its use to its makers.
 COPY --from=requirements /requirements ./
 RUN /opt/pip/bin/pip --python /opt/venv install -c constraints.txt -r common.txt imageio pandas scikit-learn scipy \
-    && /opt/pip/bin/pip --python /opt/venv install --no-deps -r evalutils.txt
+    && /opt/pip/bin/pip --python /opt/venv install --no-deps -c constraints.txt -r alone.txt
 
 FROM pip AS wheel
 RUN apt-get update \
