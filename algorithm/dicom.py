@@ -93,7 +93,7 @@ def series_slices(folder: Path) -> tuple[list[Slice], Geometry]:
     _check_alike(folder, slices)
     first = slices[0]
     _check_plane(folder, first)
-    along_row, down_column = first.axes.reshape(2, 3)
+    along_row, down_column = _unit_axes(first)
     normal = np.cross(along_row, down_column)
     heights = np.array([normal @ one.position for one in slices])
     order = np.argsort(heights, kind="stable")
@@ -319,6 +319,13 @@ def _check_plane(folder: Path, one: Slice) -> None:
             f"{folder} has no usable grid: PixelSpacing must be > 0, "
             f"got {numbers(one.spacing_yx_mm.tolist())} mm in {_name(folder, one)}"
         )
+
+
+def _unit_axes(one: Slice) -> NDArray[np.float64]:
+    """Return the perpendicular unit vectors nearest to those of a slice, which were printed with few digits."""
+    left, _, right = np.linalg.svd(one.axes.reshape(2, 3), full_matrices=False)
+    axes: NDArray[np.float64] = left @ right
+    return axes
 
 
 def _check_doubles(folder: Path, slices: list[Slice], heights: NDArray[np.float64]) -> None:

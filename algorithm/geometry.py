@@ -59,8 +59,7 @@ class Geometry:
             raise ValueError(f"origin must be finite, got {numbers(self.origin_xyz_mm)} mm (x, y, z)")
         if len(self.direction) != 9 or not all(map(math.isfinite, self.direction)):
             raise ValueError(f"direction must be nine finite numbers, got {numbers(self.direction)}")
-        matrix = self.matrix
-        if np.abs(matrix.T @ matrix - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
+        if self.skew > ORTHONORMAL_TOLERANCE:
             raise ValueError(
                 f"axes must be perpendicular unit vectors (no shear), got direction {numbers(self.direction)}"
             )
@@ -83,6 +82,11 @@ class Geometry:
     def matrix(self) -> NDArray[np.float64]:
         """The direction as a float64 (3, 3) matrix: rows are physical x, y, z, columns index x, y, z."""
         return np.array(self.direction, dtype=np.float64).reshape(3, 3)
+
+    @property
+    def skew(self) -> float:
+        """How far the axes are from perpendicular unit vectors: the largest entry of |DᵀD - I|."""
+        return float(np.abs(self.matrix.T @ self.matrix - np.eye(3)).max())
 
     @property
     def voxel_ml(self) -> float:

@@ -334,7 +334,8 @@ def write_labels(path: Path, labels: NDArray[np.uint8], geometry: Geometry) -> N
 
     Raises InputError on another suffix or where nothing can be written, ValueError when labels and grid
     disagree, RuntimeError when the file, read back, does not hold the grid (origin within 1e-4 mm and 1.2e-7
-    of itself, spacing within 1e-6 of itself, direction within 1e-6) or not every voxel; it is removed then.
+    of itself, spacing within 1e-6 of itself, direction within 1e-6, and as much more as its axes are from
+    perpendicular unit vectors) or not every voxel; it is removed then.
     """
     path = Path(path)
     _refuse_unwritable(path)
@@ -384,8 +385,9 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
         read,
         geometry,
         origin_mm=WRITTEN_ORIGIN_MM + WRITTEN_ORIGIN_RELATIVE * max(map(abs, geometry.origin_xyz_mm)),
-        spacing_relative=WRITTEN_SPACING_RELATIVE,
-        direction=WRITTEN_DIRECTION,
+        # NIfTI keeps the rotation nearest to axes that are none (a header rounded to five digits), NRRD their lengths.
+        spacing_relative=WRITTEN_SPACING_RELATIVE + geometry.skew,
+        direction=WRITTEN_DIRECTION + geometry.skew,
     )
     if wrong:
         raise RuntimeError(f"{path} was written with another grid: {wrong}")

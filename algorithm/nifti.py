@@ -32,6 +32,8 @@ FORM_DIRECTION = 2e-3
 FORM_ORIGIN_VOXELS = 0.1
 # The sform's columns must be as long as the spacing, or the two disagree on the size of a voxel.
 SCALE_TOLERANCE = 1e-3
+# A sform whose shear moves no voxel further is taken as regular, as a DICOM series is.
+SHEARED_VOXELS = 0.5
 WRONG_UNITS = {1: "metres", 3: "micrometres"}
 TYPES = {
     2: "u1",
@@ -248,7 +250,10 @@ def _check_sform(path: Path, header: Header) -> None:
             f"{numbers(lengths.tolist())} mm in its sform (x, y, z); correct the wrong one"
         )
     axes = header.sform[:, :3] / lengths
-    if np.abs(axes.T @ axes - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
+    cosines = np.abs(axes.T @ axes - np.eye(3))
+    # ITK may then take the axes of the qform without a word; over the whole volume that moves a voxel this far.
+    moved_voxels = np.outer(1.0 / lengths, lengths * header.dim[1:4]) * cosines
+    if cosines.max() > ORTHONORMAL_TOLERANCE or moved_voxels.max() > SHEARED_VOXELS:
         raise InputError(
             f"{path} has a sheared grid: the axes of its sform are not perpendicular, as in a scan with "
             "a tilted "

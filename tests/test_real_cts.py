@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
+from algorithm.bundle import Stitching
 from algorithm.entry import main as run_entry
-from algorithm.geometry import Geometry
+from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
+from algorithm.postprocessing import Postprocessing
 from tests.bundles import write_random_bundle
 from trainer.cli import main as decathlon
 
@@ -41,8 +47,10 @@ def on_disk(source: Path, folder: Path) -> Path:
     return folder
 
 
-def through_predict(scan: Path, model: Path, out: Path) -> Path:
-    assert decathlon(["predict", str(scan), "--model", str(model), "--out", str(out), "--device", "cpu"]) == 0
+def through_predict(scan: Path, model: Path, out: Path, *options: str) -> Path:
+    """Predict with a bundle, or with the ensemble of those in a folder."""
+    arguments = ["predict", str(scan), "--model", str(model), "--out", str(out), "--device", "cpu", *options]
+    assert decathlon(arguments) == 0
     (result,) = out.glob("[!.]*")
     return result
 
@@ -105,3 +113,61 @@ def test_a_scan_stored_in_six_other_orientations_gives_the_same_voxels(
         result = sitk.ReadImage(through_predict(path, model, tmp_path / axes / "out"))
         back = sitk.GetArrayFromImage(sitk.DICOMOrient(result, stored))
         np.testing.assert_array_equal(back, expected, err_msg=axes)
+
+
+# What members an ensemble has, how their bundles differ from the plain one, and the options of the command.
+WAYS: dict[str, tuple[list[dict[str, Any]], tuple[str, ...]]] = {
+    "mirrored views": ([{}], ("--mirror", "yx")),
+    "two patches at once": ([{}], ("--patches-at-once", "2")),
+    "an ensemble": ([{}, {"mean": (60.0,), "std": (50.0,)}], ()),
+    "Gaussian blending": ([{"stitching": Stitching("gaussian", (8, 16, 16))}], ()),
+    "postprocessing": ([{"postprocessing": Postprocessing(True, 4.0, 0.05)}], ()),
+}
+
+
+TINY, SMALL = "abdomen_crlm_1004/tiny_ct.nii.gz", "totalsegmentator_example/ct_small.nii.gz"
+WAY_OF_A_SCAN = [
+    *((way, TINY, "PIL") for way in WAYS),
+    ("two patches at once", SMALL, "ASL"),
+    ("postprocessing", SMALL, "IRP"),
+]
+
+
+@pytest.fixture(scope="module")
+def plain(
+    real_data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], NDArray[np.uint8]]:
+    """Return a function from a scan to its labels without any option; each scan is segmented once."""
+    folder = tmp_path_factory.mktemp("plain")
+    return functools.cache(
+        lambda name: read_labels(through_predict(real_data / name, model, folder / Path(name).parent))[0]
+    )
+
+
+@pytest.mark.parametrize(("way", "name", "axes"), WAY_OF_A_SCAN)
+def test_every_option_gives_the_same_voxels_in_two_orientations(
+    way: str,
+    name: str,
+    axes: str,
+    real_data: Path,
+    plain: Callable[[str], NDArray[np.uint8]],
+    tmp_path: Path,
+) -> None:
+    changes, options = WAYS[way]
+    models = tmp_path / "models"
+    for number, change in enumerate(changes):
+        write_random_bundle(models / str(number), **change)
+    image = read_image(real_data / name)
+    stored = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
+    turned = sitk.DICOMOrient(image, axes)
+    sitk.WriteImage(turned, tmp_path / "turned.mha")
+    labels, grid = read_labels(through_predict(real_data / name, models, tmp_path / "as_stored", *options))
+    again = through_predict(tmp_path / "turned.mha", models, tmp_path / "out", *options)
+    assert same_grid(grid, Geometry.of(image)) is None
+    assert read_labels(again)[1] == Geometry.of(turned)
+    back = sitk.DICOMOrient(sitk.ReadImage(again), stored)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(back), labels)
+    assert np.unique(labels).size > 1, "nothing was segmented, so nothing was shown"
+    changed = np.mean(labels != plain(name))
+    # Convolutions of a batch may add up in another order; any other option must make a difference.
+    assert changed <= 1e-4 if way == "two patches at once" else changed > 1e-4

@@ -278,6 +278,17 @@ def test_axes_that_are_not_perpendicular_units_are_refused(
     assert "ImageOrientationPatient must be two perpendicular unit vectors, got (" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize("digits", [3, 4, 5])
+def test_axes_printed_with_few_digits_are_taken_as_perpendicular_units(
+    tmp_path: Path, volume: NDArray[np.uint16], digits: int
+) -> None:
+    write_series(tmp_path, volume, orientation=np.round(OBLIQUE, digits).tolist())
+    geometry = Geometry.of(read_series(tmp_path))
+    assert geometry.skew < 1e-12
+    assert geometry.spacing_zyx_mm == pytest.approx((2.5, 1.0, 1.0), rel=1e-12)
+    np.testing.assert_allclose(geometry.direction[:2], (math.cos(0.3), -math.sin(0.3)), atol=10.0**-digits)
+
+
 @pytest.mark.parametrize("spacing", [(0.0, 1.0), (-1.0, 1.0)])
 def test_pixel_spacing_must_be_positive(
     tmp_path: Path, volume: NDArray[np.uint16], spacing: tuple[float, float]

@@ -114,6 +114,15 @@ def test_labels_come_back_on_their_grid(tmp_path: Path, suffix: str, name: str) 
     )
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_labels_are_written_on_axes_printed_with_four_digits(tmp_path: Path, suffix: str) -> None:
+    direction = (1.0, 0.0, 0.0, 0.0, 0.9801, -0.1987, 0.0, 0.1987, 0.9801)
+    geometry = Geometry((4, 5, 6), (5.0, 0.8, 0.7), (-198.2, 1234.567, -333.3), direction)
+    assert geometry.skew == pytest.approx(7.77e-5, rel=1e-3)
+    write_labels(tmp_path / f"a{suffix}", np.zeros((4, 5, 6), np.uint8), geometry)
+    assert same_grid(read_geometry(tmp_path / f"a{suffix}"), geometry) is None
+
+
 @pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
 def test_labels_are_compressed(tmp_path: Path, suffix: str) -> None:
     geometry = Geometry((40, 50, 60), (5.0, 0.75, 0.5), (0.0, 0.0, 0.0), IDENTITY)
