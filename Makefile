@@ -42,11 +42,12 @@ demo: $(VENV)/trainer.stamp
 	$(BIN)/decathlon phantom demo/data --cases 36 --test 6 --size small --seed 0
 	$(BIN)/decathlon prepare demo/data/Task07_Pancreas --preset fast --out demo/work
 	$(BIN)/decathlon train demo/work --preset fast --out demo/run
-	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/bundle --out demo/predictions
+	$(BIN)/decathlon tune demo/run/bundle --work demo/work --out demo/run/tuned
+	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/tuned --out demo/predictions
 	$(BIN)/decathlon evaluate --reference demo/data/Task07_Pancreas/labelsTs --prediction demo/predictions \
 	    --out demo/scores
 	$(BIN)/decathlon submission demo/predictions --dataset demo/data/Task07_Pancreas --out demo/submission.zip
-	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/bundle demo/predictions demo/entry
+	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/tuned demo/predictions demo/entry
 
 test: $(VENV)/dev.stamp
 	$(BIN)/pytest

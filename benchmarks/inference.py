@@ -16,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.bundle import Bundle, Description, Stitching
+from algorithm.engines import EngineName
 from algorithm.geometry import Geometry
 from algorithm.network import UNet3D, to_channels_last
 from algorithm.precision import keep_wrong_in_float32
@@ -31,11 +31,10 @@ from algorithm.segmenter import Segmenter
 from algorithm.stages import Stages
 from benchmarks.export_memory import forget_peak, resident
 from benchmarks.machine import describe_machine
-from benchmarks.page import write_part
+from benchmarks.page import keep
 from benchmarks.volumes import NETWORK_SPACING_ZYX_MM, Shape, ct
 
-RESULTS = Path(__file__).with_name("inference.json")
-PACKAGES = ("torch", "monai", "nnunetv2")
+PACKAGES = ("torch", "openvino", "monai", "nnunetv2")
 SPACING_ZYX_MM = (2.5, 0.7, 0.7)
 WINDOW_HU, MEAN, STD = (-100.0, 200.0), 20.0, 90.0
 PATCH: Shape = (64, 128, 128)
@@ -54,9 +53,10 @@ class Result:
         name: of the system.
         precision: of the convolutions.
         seconds: from the scan in memory to labels in memory.
+        load_seconds: to make the network ready, before any scan.
         stages: seconds by stage.
         memory_mib: the most that it held at a time, beyond scan, network and libraries.
-        network_mib: what one patch through the network takes of that.
+        network_mib: what one patch through the network takes of that, in PyTorch.
         foreground: share of the labels that are not background.
 
     """
@@ -64,6 +64,7 @@ class Result:
     name: str
     precision: str
     seconds: float
+    load_seconds: float
     stages: dict[str, float]
     memory_mib: float
     network_mib: float
@@ -87,15 +88,19 @@ def bundle_of(patch: Shape, blend: Any, base_filters: int) -> Bundle:
     return Bundle(network.eval(), description)
 
 
-def ours(bundle: Bundle, precision: torch.dtype) -> Run:
+def ours(bundle: Bundle, precision: torch.dtype, engine: EngineName = "torch") -> Run:
     kind: Any = str(precision).removeprefix("torch.")
-    segmenter = Segmenter(bundle, device=torch.device("cpu"), precision=kind)
+    segmenter = Segmenter(bundle, device=torch.device("cpu"), precision=kind, engine=engine)
 
     def run(volume: NDArray[np.int16], stages: Stages) -> Labels:
         geometry = Geometry(volume.shape, SPACING_ZYX_MM, (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
         return segmenter.labels(volume, geometry, stages)
 
     return run
+
+
+def ours_in_openvino(bundle: Bundle, precision: torch.dtype) -> Run:
+    return ours(bundle, precision, "openvino")
 
 
 class Predictor(torch.nn.Module):
@@ -178,6 +183,8 @@ def nnunet(bundle: Bundle, precision: torch.dtype) -> Run:
 
 
 SYSTEMS: dict[str, tuple[System, str]] = {
+    "ours with OpenVINO, centre": (ours_in_openvino, "centre"),
+    "ours with OpenVINO, gaussian": (ours_in_openvino, "gaussian"),
     "ours, centre": (ours, "centre"),
     "ours, gaussian": (ours, "gaussian"),
     "MONAI, gaussian": (monai, "gaussian"),
@@ -189,7 +196,9 @@ def measure(name: str, precision: torch.dtype, shape: Shape, patch: Shape, base_
     """Segment one scan, and say what it took."""
     system, blend = SYSTEMS[name]
     volume = ct(shape, "int16")
+    started = time.perf_counter()
     run = system(bundle_of(patch, blend, base_filters), precision)
+    load_seconds = time.perf_counter() - started
     # A scan of one patch loads libraries and fills memory pools; then the network alone.
     run(np.ascontiguousarray(volume[: patch[0], : patch[1], : patch[2]]), Stages())
     network = Predictor(bundle_of(patch, blend, base_filters), precision)
@@ -208,7 +217,7 @@ def measure(name: str, precision: torch.dtype, shape: Shape, patch: Shape, base_
     assert labels.shape == volume.shape
     foreground = float(np.count_nonzero(labels) / labels.size)
     kind = str(precision).removeprefix("torch.")
-    return Result(name, kind, seconds, stages.seconds, memory_mib, network_mib, foreground)
+    return Result(name, kind, seconds, load_seconds, stages.seconds, memory_mib, network_mib, foreground)
 
 
 def table(results: list[Result], about: str) -> str:
@@ -216,15 +225,16 @@ def table(results: list[Result], about: str) -> str:
     lines = [
         about,
         "",
-        "| system | number type | s | of which network | all else | memory | of which one patch |",
-        "|---|---|---|---|---|---|---|",
+        "| system | number type | s | of which network | all else | memory | of which one patch | once, to load |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
         network = result.stages["network"]
         rest = result.seconds - network
         lines.append(
             f"| {result.name} | {result.precision} | {result.seconds:.1f} | {network:.1f} | "
-            f"{rest:.2f} ({rest / result.seconds:.1%}) | {result.memory_mib:.0f} MiB | {result.network_mib:.0f} MiB |"
+            f"{rest:.2f} ({rest / result.seconds:.1%}) | {result.memory_mib:.0f} MiB | {result.network_mib:.0f} MiB | "
+            f"{result.load_seconds:.1f} s |"
         )
     return "\n".join(lines)
 
@@ -260,9 +270,7 @@ def main() -> None:
     text = table(results, about)
     sys.stdout.write(text + "\n")
     if not args.smoke:
-        content = {"about": about, "systems": [asdict(result) for result in results]}
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-        write_part("inference.py", text)
+        keep("inference", {"about": about, "systems": [asdict(result) for result in results]}, text)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import torch
 
 from algorithm.network import UNet3D, to_channels_last
 from benchmarks.machine import describe_machine
-from benchmarks.page import write_part
+from benchmarks.page import keep
 from benchmarks.scans import LABEL_SHARES, make_work
 from trainer.losses import WeightedCrossEntropy
 from trainer.patches import Batches, PatchFile, PatchMeta
@@ -36,7 +36,6 @@ from trainer.train import choose_device
 from trainer.volume_batches import DeviceVolumeBatches, VolumeBatches, open_volumes
 
 PACKAGES = ("torch", "monai", "torchio")
-RESULTS = Path(__file__).with_name("loaders.json")
 BATCH_SIZE = 2
 WORKERS = 2
 WARM_UP = 24  # batches: two epochs of TorchIO's queue of eight patches a volume
@@ -336,14 +335,7 @@ def main() -> None:
     sys.stdout.write(text + "\n")
     if args.smoke:
         return
-    content = json.dumps({"about": about, "loaders": [asdict(each) for each in results]}, indent=1) + "\n"
-    if args.out is None:
-        RESULTS.write_text(content)
-        write_part("loaders.py", text)
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "loaders.json").write_text(content)
-        (args.out / "loaders.md").write_text(text + "\n")
+    keep("loaders", {"about": about, "loaders": [asdict(each) for each in results]}, text, args.out)
 
 
 if __name__ == "__main__":

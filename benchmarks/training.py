@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import describe_machine
-from benchmarks.page import write_part
+from benchmarks.page import keep
 from benchmarks.scans import LABEL_SHARES, make_work
 from trainer.loop import Trainer
 from trainer.patches import Batches, PatchFile
@@ -31,7 +30,6 @@ from trainer.settings import TrainSettings
 from trainer.tally import Tally
 from trainer.train import choose_device
 
-RESULTS = Path(__file__).with_name("training.json")
 ROWS_OF_PROFILE = 15
 
 
@@ -228,13 +226,8 @@ def main() -> None:
         "steps": [asdict(rate) for rate in of_steps],
         "sources": [asdict(rate) for rate in of_sources],
     }
-    if args.out is None:
-        RESULTS.write_text(json.dumps(content, indent=1) + "\n")
-        write_part("training.py", text)
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "training.json").write_text(json.dumps(content, indent=1) + "\n")
-        (args.out / "training.md").write_text(text + "\n")
+    keep("training", content, text, args.out)
+    if args.out is not None:
         (args.out / "profile.txt").write_text(profiled + "\n")
 
 

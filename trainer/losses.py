@@ -21,7 +21,7 @@ class WeightedCrossEntropy(nn.Module):
 
     def __init__(self, weights: Sequence[float]) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.tensor(weights))
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return a scalar."""
@@ -69,7 +69,7 @@ class TopKCrossEntropy(nn.Module):
         super().__init__()
         if not 0 < share <= 1:
             raise ValueError(f"share must be in (0, 1], got {share}")
-        self.register_buffer("weights", torch.tensor(weights))
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float32))
         self.share = share
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
