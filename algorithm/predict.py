@@ -30,6 +30,7 @@ from algorithm.images import (
     write_shares,
 )
 from algorithm.segmenter import Segmenter
+from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
 RECORD = ".predictions.json"
@@ -115,17 +116,23 @@ def predict(
             engine=engine,
         )
         try:
-            volume, geometry = read_hounsfield(image)
-            slices = read_source(image) if dicom_seg else None
+            stages = Stages()
+            with stages("read"):
+                volume, geometry = read_hounsfield(image)
+                slices = read_source(image) if dicom_seg else None
             names = segmenter.description.labels
             maps = np.empty((len(names), *volume.shape), np.uint8) if probabilities else None
-            labels = segmenter.labels(volume, geometry, probabilities=maps)
-            if maps is not None:
-                _write_maps(result, (*names[1:], "uncertainty"), maps, geometry)
-            if slices:
-                write_segmentation(result, labels, slices, names, model=str(made_by["model"]))
-            else:
-                write_labels(result, labels, geometry)
+            labels = segmenter.labels(volume, geometry, stages, probabilities=maps)
+            with stages("write"):
+                if maps is not None:
+                    _write_maps(result, (*names[1:], "uncertainty"), maps, geometry)
+                if slices:
+                    write_segmentation(result, labels, slices, names, model=str(made_by["model"]))
+                else:
+                    write_labels(result, labels, geometry)
+            log.info(
+                "%s: read and written in %.1f s", result, stages.seconds["read"] + stages.seconds["write"]
+            )
         except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))

@@ -52,9 +52,9 @@ def test_the_same_command_does_only_what_is_missing(
     done: list[tuple[int, ...]] = []
     labels = Segmenter.labels
 
-    def noted(self: Segmenter, volume: np.ndarray, geometry: Geometry, **options: object) -> np.ndarray:
+    def noted(self: Segmenter, volume: np.ndarray, *rest: object, **options: object) -> np.ndarray:
         done.append(volume.shape)
-        return labels(self, volume, geometry, **options)  # type: ignore[arg-type]
+        return labels(self, volume, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Segmenter, "labels", noted)
     out = tmp_path / "out"
