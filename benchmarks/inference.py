@@ -236,6 +236,17 @@ def table(results: list[Result], about: str) -> str:
             f"{rest:.2f} ({rest / result.seconds:.1%}) | {result.memory_mib:.0f} MiB | {result.network_mib:.0f} MiB | "
             f"{result.load_seconds:.1f} s |"
         )
+    stages = list(dict.fromkeys(stage for result in results for stage in result.stages))
+    lines += [
+        "",
+        "Stage by stage, in seconds:",
+        "",
+        f"| system | number type | {' | '.join(stages)} |",
+        "|---" * (2 + len(stages)) + "|",
+    ]
+    for result in results:
+        seconds = (f"{result.stages[stage]:.2f}" if stage in result.stages else "" for stage in stages)
+        lines.append(f"| {result.name} | {result.precision} | {' | '.join(seconds)} |")
     return "\n".join(lines)
 
 
