@@ -346,7 +346,7 @@ def write_shares(path: Path, shares: NDArray[np.uint8], geometry: Geometry) -> N
     """Write uint8 255ths (z, y, x) as float32 from 0 to 1 on a grid; formats and errors as `write_labels`."""
     path = Path(path)
     _refuse_unwritable(path)
-    image = sitk.GetImageFromArray(shares * np.float32(1 / 255))
+    image = sitk.ShiftScale(sitk.GetImageFromArray(shares), 0.0, 1 / 255, sitk.sitkFloat32)
     geometry.set_on(image)
     _write_whole(path, image, geometry)
 
