@@ -183,6 +183,10 @@ class Segmenter:
             probabilities: uint8 (K, z, y, x) to be filled as `ProbabilityExporter` says: labels 1 to K-1, then the
                 uncertainty. Outside the box of a coarse-to-fine bundle all are 0.
 
+        Raises:
+            InputError: the bundle wants other channels than one CT, or its weights are unusable.
+            ValueError: `probabilities` does not fit.
+
         """
         description = self.description
         if len(description.channels) != 1:
@@ -190,6 +194,10 @@ class Segmenter:
                 f"the bundle wants {len(description.channels)} channels "
                 f"({', '.join(description.channels)}), got one image"
             )
+        wanted = (len(description.labels), *volume.shape)
+        if probabilities is not None and (probabilities.dtype != np.uint8 or probabilities.shape != wanted):
+            got = f"{probabilities.dtype} {probabilities.shape}"
+            raise ValueError(f"probabilities must be uint8 {wanted} (K, z, y, x), got {got}")
         stages = Stages() if stages is None else stages
         orientation = canonical_orientation(geometry)
         canonical, grid = orientation.view(volume), orientation.canonical(geometry)

@@ -84,3 +84,12 @@ def test_outside_the_box_of_a_coarse_pass_nothing_is_probable() -> None:
     inside[box] = True
     assert (maps[:, ~inside] == 0).all()
     assert maps[:, inside].max() > 0
+
+
+def test_an_array_that_does_not_fit_is_refused() -> None:
+    volume = np.zeros((4, 20, 20), np.int16)
+    geometry = Geometry(volume.shape, (5.0, 2.0, 2.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    segmenter = Segmenter(random_bundle(), device=CPU)
+    for wrong in (np.empty((2, 4, 20, 20), np.uint8), np.empty((3, 4, 20, 20), np.float32)):
+        with pytest.raises(ValueError, match=r"must be uint8 \(3, 4, 20, 20\) \(K, z, y, x\), got"):
+            segmenter.labels(volume, geometry, probabilities=wrong)  # type: ignore[arg-type]
