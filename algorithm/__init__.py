@@ -69,4 +69,7 @@ def segment(
         raise TypeError("an array needs the geometry that says where it lies in the patient")
     if image.shape != geometry.shape_zyx:
         raise ValueError(f"an array on this geometry must have shape {geometry.shape_zyx}, got {image.shape}")
-    return model.labels(hounsfield(sitk.GetImageFromArray(image)), geometry)
+    native = image.astype(image.dtype.newbyteorder("="), copy=False)
+    if native.dtype.kind == "f" and native.dtype not in (np.float32, np.float64):
+        native = native.astype(np.float64 if native.dtype.itemsize > 8 else np.float32)
+    return model.labels(hounsfield(sitk.GetImageFromArray(native)), geometry)

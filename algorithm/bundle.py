@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 
 from algorithm.errors import InputError
-from algorithm.files import replacing
+from algorithm.files import check_replaceable, replacing
 from algorithm.locate import CoarseToFine
 from algorithm.network import UNet3D, unmet_by
 from algorithm.postprocessing import Postprocessing
@@ -103,7 +103,13 @@ class Bundle:
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write `folder` with its files; what was there before stays until the new bundle is complete."""
+    """Write `folder` with its files; the bundle that was there before stays until the new one is complete.
+
+    Raises:
+        InputError: the folder holds something else, or is a file.
+
+    """
+    check_replaceable(folder, FILES)
     with replacing(folder) as temporary:
         temporary.mkdir()
         _write_part(temporary / WEIGHTS, temporary / DESCRIPTION, bundle)
@@ -121,18 +127,24 @@ def _write_part(weights_file: Path, description_file: Path, bundle: Bundle) -> N
     description_file.write_text(text + "\n")
 
 
-def read_bundle(path: Path) -> Bundle:
+def read_bundle(path: str | Path) -> Bundle:
     """Read a bundle from a folder or a tarball; nothing of a tarball is extracted to disk.
 
     Raises:
         InputError: something is missing, of the wrong type, does not fit the weights, or is a pickle.
 
     """
+    path = Path(path)
     read = _tarball_reader(path) if path.is_file() else _folder_reader(path)
     network, description = _read_part(read, path, DESCRIPTION, WEIGHTS)
     if description.coarse_to_fine is None:
         return Bundle(network, description)
-    coarse = Bundle(*_read_part(read, path, COARSE_DESCRIPTION, COARSE_WEIGHTS))
+    coarse_network, coarse_description = _read_part(read, path, COARSE_DESCRIPTION, COARSE_WEIGHTS)
+    if coarse_description.coarse_to_fine is not None:
+        raise InputError(
+            f"{path / COARSE_DESCRIPTION}: 'coarse_to_fine' must be absent: a coarse pass has none itself"
+        )
+    coarse = Bundle(coarse_network, coarse_description)
     if coarse.description.channels != description.channels:
         raise InputError(
             f"{path / COARSE_DESCRIPTION}: the coarse pass sees {', '.join(coarse.description.channels)}, "

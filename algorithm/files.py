@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from algorithm.errors import InputError
+
+
+def check_replaceable(folder: Path, names: Collection[str]) -> None:
+    """Raise InputError unless `folder` can be replaced as a whole: it is missing, or holds nothing but `names`."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, and a folder is to be written; choose another place")
+    other = next((path.name for path in sorted(folder.iterdir()) if path.name not in names), None)
+    if other is not None:
+        raise InputError(
+            f"{folder} is replaced as a whole, but holds {other}, which would be lost; choose a new folder"
+        )
 
 
 @contextmanager

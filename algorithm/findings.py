@@ -19,13 +19,15 @@ class Peaks:
     """Where each label is most probable, found as class maps go by.
 
     Attributes:
-        probability: (K,) float, the largest of each label so far.
+        highest: (K,) float, the largest probability of each label so far, as the network says it.
         index_zyx: (K, 3) whole numbers, where it is on the network's grid.
 
     """
 
-    def __init__(self, classes: int) -> None:
-        self.probability = np.zeros(classes)
+    def __init__(self, classes: int, temperature: float = 1.0) -> None:
+        self.highest = np.zeros(classes)
+        self._power = 1 / temperature
+        self._at_peak = np.full((classes, classes), 1 / classes)
         self.index_zyx = np.zeros((classes, 3), np.int64)
         self._planes = 0
 
@@ -34,11 +36,17 @@ class Peaks:
         for value, planes in enumerate(class_maps):
             place = int(planes.argmax())
             highest = float(planes.reshape(-1)[place])
-            if highest > self.probability[value]:
-                self.probability[value] = highest
+            if highest > self.highest[value]:
+                self.highest[value] = highest
                 z, y, x = np.unravel_index(place, planes.shape)
+                self._at_peak[value] = class_maps[:, z, y, x]
                 self.index_zyx[value] = self._planes + z, y, x
         self._planes += class_maps.shape[1]
+
+    def probability(self, value: int) -> float:
+        """Return the probability of a label at its peak, at the temperature that was given."""
+        powers = self._at_peak[value] ** self._power
+        return float(powers[value] / powers.sum())
 
 
 def count_labels(labels: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
@@ -56,11 +64,11 @@ def warn_of_missed(
     peaks: Peaks,
     point_mm: Callable[[Sequence[float]], Point],
 ) -> None:
-    """Log a sentence for each label but background that no voxel has.
+    """Log a sentence for each label but background that no voxel has before postprocessing.
 
     Args:
         names: of the labels, background first.
-        counts: voxels of each label in the result.
+        counts: voxels of each label before postprocessing.
         peaks: of the same labels.
         point_mm: turns an index of the network's grid into LPS mm.
 
@@ -68,7 +76,7 @@ def warn_of_missed(
     for value, name in list(enumerate(names))[1:]:
         if counts[value] > 0:
             continue
-        highest = peaks.probability[value]
+        highest = peaks.probability(value)
         if highest >= SUSPICIOUS:
             x, y, z = point_mm(peaks.index_zyx[value].tolist())
             log.warning(
@@ -84,3 +92,14 @@ def warn_of_missed(
             )
         else:
             log.info("no %s is labelled: its probability is %.2f at most", name, highest)
+
+
+def warn_of_removed(
+    names: Sequence[str], before: NDArray[np.int64], after: NDArray[np.int64], voxel_ml: float
+) -> None:
+    """Log a sentence for each label but background of which postprocessing left nothing."""
+    for name, had, has in list(zip(names, before, after, strict=True))[1:]:
+        if had > 0 and has == 0:
+            log.warning(
+                "postprocessing removed all %s, %.1f ml of it: look at the scan", name, had * voxel_ml
+            )

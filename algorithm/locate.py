@@ -84,4 +84,6 @@ class CoarseToFine:
         wanting = max(0.0, least_mm - (end_mm - begin_mm)) / 2
         begin = math.floor((begin_mm - wanting) / spacing_mm)
         end = math.ceil((end_mm + wanting) / spacing_mm)
+        if wanting > 0:  # a patch that would hang over the scan's border is moved inwards
+            begin, end = min(begin, size - (end - begin)), max(end, end - begin)
         return slice(max(0, begin), min(size, end))

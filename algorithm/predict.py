@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -86,6 +87,8 @@ def predict(
 
     """
     inputs = find_inputs(source)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file, and label maps go into a folder; choose another --out")
     _refuse_to_overwrite(inputs, out)
     if dicom_seg:
         _check_dicom_seg(source, inputs, out)
@@ -96,6 +99,7 @@ def predict(
         "model": _identify_models(members),
         "mirror_zyx": list(mirror_zyx),
         "probabilities": probabilities,
+        "engine": engine,
     }
     record = _read_record(out)
     results, failures = [], []
@@ -148,9 +152,8 @@ def predict(
 def _write_maps(result: Path, names: Sequence[str], maps: NDArray[np.uint8], geometry: Geometry) -> None:
     suffix = image_suffix(result)
     for name, shares in zip(names, maps, strict=True):
-        file_name = (
-            f"{case_name(result)}_{'_'.join(name.split())}{suffix if suffix in WRITABLE else '.nii.gz'}"
-        )
+        label = re.sub(r"[^\w.+-]+", "_", name)  # a name that is a path stays in the folder
+        file_name = f"{case_name(result)}_{label}{suffix if suffix in WRITABLE else '.nii.gz'}"
         write_shares(result.parent / PROBABILITIES / file_name, shares, geometry)
 
 

@@ -25,7 +25,7 @@ from algorithm.engines import (
     with_torch,
 )
 from algorithm.errors import InputError
-from algorithm.findings import Peaks, count_labels, warn_of_missed
+from algorithm.findings import Peaks, count_labels, warn_of_missed, warn_of_removed
 from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import hounsfield, label_image
 from algorithm.locate import Region
@@ -89,6 +89,9 @@ class Segmenter:
         self.description = members[0].description
         self.device = default_device() if device is None else device
         self.patches_at_once = patches_at_once
+        self.temperature = math.prod(bundle.description.temperature for bundle in members) ** (
+            1 / len(members)
+        )
         same_labels = has_bfloat16(self.device) and all(bundle.description.bfloat16 for bundle in members)
         self.precision = (
             torch.bfloat16
@@ -185,7 +188,7 @@ class Segmenter:
 
         Raises:
             InputError: the bundle wants other channels than one CT, or its weights are unusable.
-            ValueError: `probabilities` does not fit.
+            ValueError: the volume has not the shape of its geometry, or `probabilities` does not fit.
 
         """
         description = self.description
@@ -193,6 +196,10 @@ class Segmenter:
             raise InputError(
                 f"the bundle wants {len(description.channels)} channels "
                 f"({', '.join(description.channels)}), got one image"
+            )
+        if volume.shape != geometry.shape_zyx:
+            raise ValueError(
+                f"a volume on this geometry must have shape {geometry.shape_zyx}, got {volume.shape}"
             )
         wanted = (len(description.labels), *volume.shape)
         if probabilities is not None and (probabilities.dtype != np.uint8 or probabilities.shape != wanted):
@@ -206,23 +213,25 @@ class Segmenter:
         part, part_grid = canonical[box], grid.cropped(box)
         shape_zyx = voxelcore.resampled_shape(part.shape, grid.spacing_zyx_mm, description.spacing_zyx_mm)
         exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels)[box])
-        peaks = Peaks(len(description.labels))
+        peaks = Peaks(len(description.labels), self.temperature)
         takers: list[Callable[[NDArray[np.float32]], object]] = [exporter.add, peaks.add]
         if probabilities is not None:
             probabilities[:] = 0
             out = orientation.view(probabilities)[(slice(None), *box)]
-            takers.append(ProbabilityExporter(shape_zyx, out, temperature=description.temperature).add)
+            takers.append(ProbabilityExporter(shape_zyx, out, temperature=self.temperature).add)
         for planes in self.class_maps(shape_zyx, self._prepared(part, shape_zyx), stages):
             with stages("export"):
                 for take in takers:
                     take(planes)
         if exporter.done != part.shape[0]:
             raise RuntimeError(f"{exporter.done} of {part.shape[0]} planes were labelled")
+        before = counts = count_labels(labels, len(description.labels))
         if description.postprocessing:
             with stages("postprocess"):
                 description.postprocessing(labels, geometry)
-        counts = count_labels(labels, len(description.labels))
-        warn_of_missed(description.labels, counts, peaks, part_grid.resampled(shape_zyx).point_mm)
+            counts = count_labels(labels, len(description.labels))
+        warn_of_removed(description.labels, before, counts, geometry.voxel_ml)
+        warn_of_missed(description.labels, before, peaks, part_grid.resampled(shape_zyx).point_mm)
         self._report(counts, geometry, stages)
         return labels
 

@@ -14,7 +14,7 @@ import torch
 
 from algorithm.bundle import DESCRIPTION, Bundle
 from algorithm.errors import InputError
-from algorithm.files import replacing
+from algorithm.files import check_replaceable, replacing
 
 for talkative in ("onnx_ir", "onnxscript"):
     logging.getLogger(talkative).setLevel(logging.WARNING)
@@ -32,7 +32,7 @@ def export_onnx(folder: Path, bundle: Bundle) -> float:
     returns their `logits` (n, K, z, y, x). The same description is in its metadata, under "decathlon-unet".
 
     Raises:
-        InputError: the extra `onnx` is not installed; the bundle has a coarse pass.
+        InputError: the extra `onnx` is not installed; the bundle has a coarse pass; the folder holds something else.
         RuntimeError: ONNX Runtime computes something else than PyTorch; nothing is written then.
 
     """
@@ -45,6 +45,7 @@ def export_onnx(folder: Path, bundle: Bundle) -> float:
         raise InputError(
             "a bundle with a coarse pass is two networks; export each of the two bundles it was made of"
         )
+    check_replaceable(folder, (ONNX, DESCRIPTION))
     description, network = bundle.description, bundle.network.cpu().eval()
     shape = (1, len(description.channels), *description.patch_shape_zyx)
     patches = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tarfile
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ def with_coarse_pass(bundle: Bundle, coarse: Bundle, settings: CoarseToFine) -> 
     """Return a bundle whose network sees only the box that another one chooses.
 
     Raises:
-        InputError: the coarse one has other channels or a coarse pass itself, or a setting is out of range.
+        InputError: the coarse one has other channels, a coarse pass itself or voxels that are not larger, or a
+            setting is out of range.
 
     """
     for name, what in settings.faults():
@@ -29,6 +31,11 @@ def with_coarse_pass(bundle: Bundle, coarse: Bundle, settings: CoarseToFine) -> 
         )
     if coarse.coarse is not None:
         raise InputError("the coarse pass must be a bundle without a coarse pass of its own")
+    if math.prod(theirs.spacing_zyx_mm) <= math.prod(ours.spacing_zyx_mm):
+        raise InputError(
+            f"the coarse pass must have larger voxels than {ours.spacing_zyx_mm} mm (z, y, x), "
+            f"but has {theirs.spacing_zyx_mm}"
+        )
     return Bundle(bundle.network, dataclasses.replace(ours, coarse_to_fine=settings), coarse)
 
 

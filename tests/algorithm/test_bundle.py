@@ -191,3 +191,28 @@ def test_a_damaged_tarball_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_anyone_may_read_a_bundle(folder: Path) -> None:
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in folder.iterdir())
+
+
+def test_a_folder_with_other_things_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    write_bundle(folder, random_bundle())
+    (folder / "notes.txt").write_text("keep")
+    with pytest.raises(InputError, match=r"holds notes\.txt, which would be lost; choose a new folder"):
+        write_bundle(folder, random_bundle())
+    with pytest.raises(InputError, match="holds bundle, which would be lost"):
+        write_bundle(tmp_path, random_bundle())
+    assert (folder / "notes.txt").read_text() == "keep"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file, and a folder is to be written"):
+        write_bundle(tmp_path / "file", random_bundle())
+
+
+def test_a_path_may_be_text(folder: Path) -> None:
+    assert read_bundle(str(folder)).description == random_bundle().description
+
+
+def test_a_coarse_pass_has_none_itself(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", coarse_to_fine_bundle())
+    file = tmp_path / "bundle" / "coarse.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "coarse_to_fine": {}}))
+    with pytest.raises(InputError, match="'coarse_to_fine' must be absent"):
+        read_bundle(tmp_path / "bundle")

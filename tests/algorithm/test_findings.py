@@ -8,6 +8,7 @@ import torch
 
 from algorithm.findings import Peaks, count_labels
 from algorithm.geometry import Geometry
+from algorithm.postprocessing import Postprocessing
 from algorithm.segmenter import Segmenter
 from tests.bundles import Threshold, random_bundle
 
@@ -21,7 +22,7 @@ def test_peaks_are_found_across_slabs() -> None:
     for planes in np.split(maps, (2, 3, 7), axis=1):
         peaks.add(planes)
     for value, one in enumerate(maps):
-        assert peaks.probability[value] == one.max()
+        assert peaks.highest[value] == one.max()
         assert tuple(peaks.index_zyx[value]) == np.unravel_index(one.argmax(), one.shape)
 
 
@@ -77,3 +78,26 @@ def test_a_scan_without_the_organ_is_worth_a_look(caplog: pytest.LogCaptureFixtu
         "no pancreas is labelled: its probability is 0.00 at most; check that the scan shows it"
         in caplog.text
     )
+
+
+def test_the_peak_is_said_at_the_temperature_of_the_maps() -> None:
+    maps = np.array([0.5, 0.1, 0.4], np.float32).reshape(3, 1, 1, 1)
+    peaks = Peaks(3, temperature=2.0)
+    peaks.add(maps)
+    roots = np.sqrt([0.5, 0.1, 0.4])
+    assert peaks.probability(2) == pytest.approx(roots[2] / roots.sum())
+    assert Peaks(3).probability(1) == pytest.approx(1 / 3)
+
+
+def test_what_postprocessing_took_away_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Postprocessing(smallest_lesion_ml=100.0)
+    segmenter = Segmenter(random_bundle(**GRID, postprocessing=settings), device=torch.device("cpu"))
+    segmenter.members[0].network = Threshold()  # type: ignore[assignment]
+    volume = np.zeros((20, 40, 50), np.int16)
+    volume[8:12, 10:30, 10:30] = 300
+    volume[9, 15:25, 15:25] = 900
+    geometry = Geometry(volume.shape, (2.0, 1.0, 1.0), (5.0, -7.0, 100.0), TURNED)
+    with caplog.at_level(logging.INFO):
+        segmenter.labels(volume, geometry)
+    assert "postprocessing removed all cancer, 0.2 ml of it: look at the scan" in caplog.text
+    assert "is labelled" not in caplog.text

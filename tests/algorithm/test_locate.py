@@ -38,6 +38,15 @@ def test_the_box_ends_with_the_scan_and_holds_a_patch() -> None:
     assert box == (slice(0, 40), slice(30, 70), slice(104, 120))
 
 
+def test_a_patch_at_the_border_is_moved_inwards() -> None:
+    found = coarse_labels((slice(0, 4), slice(22, 28), slice(0, 6)))
+    box = CoarseToFine(margin_mm=8.0).region(found, SHAPE, SPACING, (100.0, 80.0, 120.0))
+    assert box == (slice(0, 20), slice(30, 70), slice(0, 60))
+    found = coarse_labels((slice(16, 20), slice(22, 28), slice(54, 60)))
+    box = CoarseToFine(margin_mm=8.0).region(found, SHAPE, SPACING, (100.0, 80.0, 120.0))
+    assert box == (slice(20, 40), slice(30, 70), slice(60, 120))
+
+
 @pytest.mark.parametrize(
     ("boxes", "reason"),
     [

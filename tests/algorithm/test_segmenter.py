@@ -252,14 +252,19 @@ def test_bundles_that_see_scans_in_different_ways_are_no_ensemble() -> None:
         Segmenter([random_bundle(), random_bundle(spacing_zyx_mm=(5.0, 1.0, 1.0))])
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32, np.float64, np.int8])
+@pytest.mark.parametrize(
+    "dtype", [np.int16, np.int32, np.float32, np.float64, np.int8, ">i2", ">f4", np.float16, np.longdouble]
+)
 def test_an_array_in_memory_gives_the_labels_of_its_image(dtype: Any, tmp_path: Path) -> None:
     image = scan()
     values = sitk.GetArrayFromImage(image)
     if dtype is np.int8:
         values = values.clip(-128, 127)
     values = values.astype(dtype)
-    stored = sitk.GetImageFromArray(values)
+    storable = {">i2": np.int16, ">f4": np.float32, np.float16: np.float32, np.longdouble: np.float64}.get(
+        dtype, dtype
+    )
+    stored = sitk.GetImageFromArray(values.astype(storable))
     stored.CopyInformation(image)
     expected = sitk.GetArrayFromImage(Segmenter(random_bundle()).segment(stored))
     folder = write_random_bundle(tmp_path / "bundle")

@@ -60,6 +60,15 @@ def test_what_is_no_coarse_pass_is_refused(
     assert said.endswith("the coarse pass must be a bundle without a coarse pass of its own")
     said = refusal(capsys, bundle, "--coarse", mr, "--out", out)
     assert said.endswith("the coarse pass must see CT, but was trained on T2")
+    said = refusal(capsys, bundle, "--coarse", bundle, "--out", out)
+    assert "the coarse pass must have larger voxels than (5.0, 2.0, 2.0) mm" in said
+    said = refusal(capsys, bundle, "--margin-mm", "20", "--out", out)
+    assert said.endswith("--margin-mm is for a coarse pass; give one with --coarse")
+    said = refusal(capsys, bundle, "--out", tmp_path)
+    assert "would be lost" in said
+    said = refusal(capsys, bundle, "--format", "onnx", "--out", tmp_path)
+    assert "would be lost" in said
+    assert read_bundle(bundle).description == random_bundle().description
     said = refusal(capsys, bundle, "--coarse", bundle, "--margin-mm", "-1", "--out", out)
     assert said.endswith("margin_mm must be from 0 to 1000 mm, got -1")
     said = refusal(capsys, bundle, "--out", bundle)

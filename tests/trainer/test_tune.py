@@ -116,6 +116,8 @@ def test_the_verb_writes_another_bundle(
         assert torch.equal(tuned.network.state_dict()[name], tensor), name
     assert main([*command, str(tmp_path / "bundle")]) == 1
     assert "--out must be another folder than the bundle itself" in capsys.readouterr().err
+    assert main([*command, str(tmp_path)]) == 1
+    assert "would be lost" in capsys.readouterr().err
 
 
 def test_data_that_was_prepared_in_another_way_is_refused(work: Path) -> None:

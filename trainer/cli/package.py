@@ -39,14 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin-mm",
         type=float,
-        default=defaults.margin_mm,
         metavar="MM",
         help=f"added to each side of that box (default: {defaults.margin_mm:g})",
     )
     parser.add_argument(
         "--smallest-ml",
         type=float,
-        default=defaults.smallest_ml,
         metavar="ML",
         help="where the coarse pass finds less, the whole scan is segmented "
         f"(default: {defaults.smallest_ml:g}, a small part of any pancreas)",
@@ -62,8 +60,15 @@ def run(args: argparse.Namespace) -> None:
     if args.out.resolve() == args.bundle.resolve():
         raise InputError(f"--out must be another place than the bundle itself, got {args.out} for both")
     bundle = read_bundle(args.bundle)
+    given = {
+        name: getattr(args, name) for name in ("margin_mm", "smallest_ml") if getattr(args, name) is not None
+    }
+    if given and args.coarse is None:
+        raise InputError(
+            f"--{next(iter(given)).replace('_', '-')} is for a coarse pass; give one with --coarse"
+        )
     if args.coarse is not None:
-        settings = CoarseToFine(margin_mm=args.margin_mm, smallest_ml=args.smallest_ml)
+        settings = CoarseToFine(**given)
         bundle = with_coarse_pass(bundle, read_bundle(args.coarse), settings)
     tarball = args.out.name.endswith(TARBALL)
     if args.format == "onnx":

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
-    from algorithm.bundle import read_bundle, write_bundle
+    from algorithm.bundle import FILES, read_bundle, write_bundle
+    from algorithm.files import check_replaceable
     from algorithm.postprocessing import Postprocessing
     from algorithm.segmenter import Segmenter
     from trainer.train import choose_device
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.out.resolve() == args.bundle.resolve():
         raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
+    check_replaceable(args.out, FILES)
     bundle = read_bundle(args.bundle)
     tuned = tune(bundle, args.work, Segmenter(bundle, device=choose_device(args.device)))
     write_bundle(args.out, tuned.apply(bundle))
