@@ -12,12 +12,16 @@ from algorithm.errors import InputError
 
 
 def check_replaceable(folder: Path, names: Collection[str]) -> None:
-    """Raise InputError unless `folder` can be replaced as a whole: it is missing, or holds nothing but `names`."""
+    """Raise InputError unless `folder` can be replaced as a whole: it is missing, or holds nothing but `names`.
+
+    Hidden files, which file managers leave, are no reason.
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
         raise InputError(f"{folder} is a file, and a folder is to be written; choose another place")
-    other = next((path.name for path in sorted(folder.iterdir()) if path.name not in names), None)
+    visible = (path.name for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    other = next((name for name in visible if name not in names), None)
     if other is not None:
         raise InputError(
             f"{folder} is replaced as a whole, but holds {other}, which would be lost; choose a new folder"

@@ -65,6 +65,19 @@ def test_where_they_disagree_pytorch_computes(caplog: pytest.LogCaptureFixture) 
     assert "OpenVINO disagrees with PyTorch" in caplog.text
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_a_rare_class_that_is_wrong_is_noticed(precision: torch.dtype) -> None:
+    one = member()
+    right = with_torch(one, CPU, torch.float32)
+    broken = member()
+    with torch.no_grad():
+        broken.network.head.weight[2] = 0
+    reference = with_torch(broken, CPU, torch.float32)
+    assert with_openvino(one, PATCH, precision, reference) is reference
+    if precision == torch.float32 or has_bfloat16(CPU):
+        assert with_openvino(one, PATCH, precision, right) is not right
+
+
 def test_the_segmenter_takes_openvino_for_large_scans_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(30, 80, (40, 60, 60)).astype(np.int16)
     geometry = Geometry(values.shape, (2.5, 1.0, 1.0), (0.0, 0.0, 0.0), IDENTITY)
