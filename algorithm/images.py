@@ -245,9 +245,10 @@ def _check_sides(path: Path, geometry: Geometry) -> None:
 def hounsfield(image: sitk.Image) -> NDArray[np.int16]:
     """Return the voxels of a scalar image as int16 (z, y, x): rounded half to even, saturated to int16.
 
-    The file's rescale was applied by the reader. NaN and -inf become the darkest finite value (0 where there
-    is none), +inf the brightest int16. Warns, and changes nothing, where the values look like stored CT
-    values without their rescale, or like an image that was normalised.
+    The file's rescale was applied by the reader. NaN and -inf become the darkest finite value, +inf the brightest
+    int16; InputError where no value is finite, since an empty label map would read as "no tumour". Warns, and
+    changes nothing, where the values look like stored CT values without their rescale, or like an image that was
+    normalised.
     """
     view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
     if view.dtype.kind not in "iuf" or view.ndim != 3:
@@ -270,9 +271,13 @@ def hounsfield(image: sitk.Image) -> NDArray[np.int16]:
 
 
 def _darkest(view: NDArray[Any]) -> float:
-    """Return the smallest finite value, 0 where there is none."""
-    smallest = [plane.min(where=np.isfinite(plane), initial=np.inf) for plane in view]
-    return float(min(smallest)) if np.isfinite(min(smallest)) else 0.0
+    """Return the smallest finite value."""
+    smallest = float(min(plane.min(where=np.isfinite(plane), initial=np.inf) for plane in view))
+    if not np.isfinite(smallest):
+        raise InputError(
+            "no voxel of the scan is a finite number, so there is nothing to segment; export it anew"
+        )
+    return smallest
 
 
 def _warn_of_values(view: NDArray[Any], volume: NDArray[np.int16]) -> None:

@@ -202,7 +202,6 @@ def geometry_slab(geometry: Geometry, slices: int) -> Geometry:
         (np.float32, [-1e30, 12.49, 1e30], [-32768, 12, 32767]),
         (np.float64, [math.nan, -900.0, math.inf], [-900, -900, 32767]),
         (np.float32, [-math.inf, -1000.4, 3.0], [-1000, -1000, 3]),
-        (np.float32, [math.nan, -math.inf, math.nan], [0, 0, 0]),
     ],
 )
 def test_hounsfield_of_every_pixel_type(dtype: type, stored: list[float], expected: list[int]) -> None:
@@ -811,3 +810,10 @@ def test_reason_is_one_useful_line() -> None:
         RuntimeError("a\nITK ERROR: MetaImageIO(0x55f933853780): File cannot be read: a.mha.")
     ) == ("File cannot be read: a.mha")
     assert itk.reason(RuntimeError("")) == "no reason given"
+
+
+def test_a_scan_without_a_finite_voxel_is_refused() -> None:
+    for values in ([math.nan, math.nan], [-math.inf, math.nan]):
+        image = sitk.GetImageFromArray(np.array(values, np.float32).reshape(1, 1, 2))
+        with pytest.raises(InputError, match="no voxel of the scan is a finite number"):
+            hounsfield(image)
