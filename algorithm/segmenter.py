@@ -263,7 +263,7 @@ class Segmenter:
             coarse = self.coarse
             shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing, coarse.description.spacing_zyx_mm)
             planes = coarse.class_maps(shape_zyx, coarse._prepared(canonical, shape_zyx), what="locating")
-            found = np.concatenate([maps.argmax(axis=0).astype(np.uint8) for maps in planes])
+            found = _most_probable(planes)
             z, y, x = np.multiply(description.patch_shape_zyx, description.spacing_zyx_mm).tolist()
             box = description.coarse_to_fine.region(found, grid.shape_zyx, spacing, (z, y, x))
         if isinstance(box, str):
@@ -324,7 +324,7 @@ class Segmenter:
         """Return labels (z, y, x) on the network's grid for a normalised volume (c, z, y, x) on it."""
         shape_zyx = (prepared.shape[1], prepared.shape[2], prepared.shape[3])
         planes = self.class_maps(shape_zyx, lambda begin, end: np.ascontiguousarray(prepared[:, begin:end]))
-        return np.concatenate([maps.argmax(axis=0).astype(np.uint8) for maps in planes])
+        return _most_probable(planes)
 
     def _batches(self, tiling: voxelcore.Tiling) -> list[NDArray[np.int64]]:
         """Return the starts of the patches of each forward pass: neighbours in the tiling's order, of one layer."""
@@ -366,6 +366,11 @@ class Segmenter:
         kind = str(self.precision).removeprefix("torch.")
         voxels = math.prod(geometry.shape_zyx)
         log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, self.device.type, kind, stages)
+
+
+def _most_probable(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.uint8]:
+    """Return labels (z, y, x) of class maps that come as planes (K, d, y, x)."""
+    return np.concatenate([maps.argmax(axis=0).astype(np.uint8) for maps in planes])
 
 
 def _millimetres(box: Region, spacing_zyx_mm: Sequence[float]) -> str:
