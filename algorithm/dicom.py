@@ -55,6 +55,7 @@ class Slice:
     position: NDArray[np.float64]  # (3,): centre of the first pixel, LPS mm
     axes: NDArray[np.float64]  # (6,): unit vectors along a row and down a column
     spacing_yx_mm: NDArray[np.float64]  # (2,)
+    thickness_mm: NDArray[np.float64]  # (1,): SpacingBetweenSlices, or else SliceThickness
     tilt_deg: float
     description: str
 
@@ -65,7 +66,7 @@ def read_series(folder: Path) -> sitk.Image:
     Other files, and DICOM objects that are no slices (reports, structures, screen captures), are left aside.
     Raises InputError in one sentence when there is no series or more than one, a slice cannot be read, or the
     slices are no regular grid: sheared by a tilted gantry, unevenly spaced, missing, doubled, or of unequal
-    size or orientation. Two slices at least are needed; multi-frame objects are refused.
+    size or orientation; multi-frame objects are refused. A single slice needs SpacingBetweenSlices or SliceThickness.
     """
     slices, geometry = series_slices(folder)
     voxels = np.empty(geometry.shape_zyx, dtype=np.result_type(*(one.dtype for one in slices)))
@@ -101,7 +102,8 @@ def series_slices(folder: Path) -> tuple[list[Slice], Geometry]:
     positions = np.array([one.position for one in slices])
     _check_doubles(folder, slices, heights)
     _check_shift(folder, slices, positions, normal)
-    _check_steps(folder, slices, heights)
+    if len(slices) > 1:
+        _check_steps(folder, slices, heights)
     if abs(first.tilt_deg) > 0.01:
         log.warning(
             "%s: GantryDetectorTilt is %g°, but the slices lie straight above each other; taken as corrected",
@@ -111,7 +113,7 @@ def series_slices(folder: Path) -> tuple[list[Slice], Geometry]:
     row, column = first.spacing_yx_mm.tolist()
     width, height = first.size_xy
     x, y, z = positions[0].tolist()
-    step = (heights[-1] - heights[0]) / (len(slices) - 1)
+    step = (heights[-1] - heights[0]) / (len(slices) - 1) if len(slices) > 1 else _thickness(folder, first)
     shape = len(slices), height, width
     check_size(folder, shape, max(one.dtype.itemsize for one in slices))
     direction = np.column_stack([along_row, down_column, normal])
@@ -164,6 +166,8 @@ def _header(path: Path) -> Slice | None:
     allocated, stored = (_tag(reader, key) or "0" for key in ("0028|0100", "0028|0101"))
     if not (allocated.isdecimal() and stored.isdecimal() and 0 < int(stored) <= int(allocated)):
         raise InputError(f"{path} has a damaged header: {stored} bits stored of {allocated} allocated")
+    between = _numbers(path, reader, "0018|0088", "SpacingBetweenSlices", 1)
+    thickness = _numbers(path, reader, "0018|0050", "SliceThickness", 1)
     tilt = _tag(reader, "0018|1120")
     number, text = _tag(reader, "0020|0011"), _tag(reader, "0008|103e")
     return Slice(
@@ -175,6 +179,7 @@ def _header(path: Path) -> Slice | None:
         position=_numbers(path, reader, "0020|0032", "ImagePositionPatient", 3),
         axes=_numbers(path, reader, "0020|0037", "ImageOrientationPatient", 6),
         spacing_yx_mm=_numbers(path, reader, "0028|0030", "PixelSpacing", 2),
+        thickness_mm=between if between.size else thickness,
         tilt_deg=_tilt(tilt),
         description=" ".join(word for word in (f"number {number}" if number else "", text) if word),
     )
@@ -286,8 +291,6 @@ def _check_alike(folder: Path, slices: list[Slice]) -> None:
                 raise InputError(
                     f"{one.path} does not state its {name}, so the slice has no place in the patient"
                 )
-    if len(slices) < 2:
-        raise InputError(f"{folder} holds 1 DICOM slice, and a volume needs at least 2")
     first = slices[0]
     for one in slices[1:]:
         clause = None
@@ -326,6 +329,18 @@ def _unit_axes(one: Slice) -> NDArray[np.float64]:
     left, _, right = np.linalg.svd(one.axes.reshape(2, 3), full_matrices=False)
     axes: NDArray[np.float64] = left @ right
     return axes
+
+
+def _thickness(folder: Path, only: Slice) -> float:
+    """Return how thick the only slice of a series is, in mm."""
+    if not (only.thickness_mm.size and only.thickness_mm[0] > 0):
+        raise InputError(
+            f"{folder} holds one DICOM slice, {_name(folder, only)}, that states neither SpacingBetweenSlices nor "
+            "SliceThickness, so its volume is unknown; give the folder of the whole series"
+        )
+    thickness = float(only.thickness_mm[0])
+    log.warning("%s holds one slice only, of %g mm; is the series complete?", folder, thickness)
+    return thickness
 
 
 def _check_doubles(folder: Path, slices: list[Slice], heights: NDArray[np.float64]) -> None:

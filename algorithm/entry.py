@@ -19,11 +19,13 @@ from evalutils.io import ImageLoader
 from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.findings import count_labels
 from algorithm.geometry import Geometry, same_grid
-from algorithm.images import read_image, read_labels
+from algorithm.images import hounsfield, label_image, read_image, read_labels
 from algorithm.job import Job, find_job, results_file
 from algorithm.logs import log_to_stderr
 from algorithm.segmenter import Segmenter
+from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +66,20 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def predict(self, *, input_image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on the grid of `input_image`."""
-        return self.segmenter.segment(input_image)
+        labels = self.segmenter.labels(hounsfield(input_image), self.geometry, self.stages)
+        self.counts = count_labels(labels, len(self.segmenter.description.labels))
+        return label_image(labels, self.geometry)
 
     def process_case(self, *, idx: int, case: Any) -> dict[str, Any]:
         """Segment, write and check one scan; a failure becomes the case's error message."""
         # Each case starts empty: nothing that a killed job or a failed case left is published as this one's.
         shutil.rmtree(self._output_path, ignore_errors=True)
+        self.stages = Stages()
         try:
             result: dict[str, Any] = super().process_case(idx=idx, case=case)
             self._publish(result["outputs"][0]["filename"])
+            self.stages.since_last("write")
+            self.segmenter.report(self.counts, self.geometry, self.stages)
             return result
         except InputError as error:
             message = " ".join(str(error).split())
@@ -89,7 +96,8 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def _load_input_image(self, *, case: Any) -> tuple[sitk.Image, Path]:
         # The base class compares a hash with the one of an earlier read; here each scan is read once.
-        image = ScanLoader.load_image(case["path"])
+        with self.stages("read"):
+            image = ScanLoader.load_image(case["path"])
         self.geometry = Geometry.of(image)
         return image, case["path"]
 

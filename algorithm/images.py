@@ -10,7 +10,7 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ WRITTEN_ORIGIN_MM = 1e-4
 WRITTEN_ORIGIN_RELATIVE = 1.2e-7
 WRITTEN_SPACING_RELATIVE = 1e-6
 WRITTEN_DIRECTION = 1e-6
+
+PLANES_AT_ONCE = 32
 
 # Stored CT values without their rescale put air at 0 and bone beyond this.
 UNSCALED_BONE = 1500
@@ -100,6 +102,12 @@ def read_image(path: Path) -> sitk.Image:
     what `algorithm.dicom.read_series` refuses.
     """
     path = Path(path)
+    image = _read(path)
+    return image if path.is_dir() else _with_lost_values(path, image)
+
+
+def _read(path: Path) -> sitk.Image:
+    """Read an image as ITK does, once it was found sound."""
     _refuse_unnameable(path)
     image: sitk.Image
     if path.is_dir():
@@ -113,21 +121,26 @@ def read_image(path: Path) -> sitk.Image:
             raise InputError(f"{path} cannot be read: {reason(error)}") from None
         if extra := image.GetDimension() - 3:
             image = sitk.Extract(image, (*image.GetSize()[:3], *[0] * extra))
-        return _with_lost_values(path, image)
+    return image
 
 
 def _with_lost_values(path: Path, image: sitk.Image) -> sitk.Image:
     """Put back the NaN and infinite voxels of a NIfTI, which ITK turned into 0."""
-    if READERS[image_suffix(path) or ""] != "NiftiImageIO":
-        return image
-    lost = nifti.not_finite(path, nifti.check_header(path))
-    if lost is None:
+    lost = _lost_planes(path)
+    if not lost:
         return image
     voxels = sitk.GetArrayFromImage(image)
-    voxels[lost[0]] = lost[1]
+    for z, plane in lost.items():
+        np.copyto(voxels[z], plane, where=~np.isfinite(plane))
     restored = sitk.GetImageFromArray(voxels)
     restored.CopyInformation(image)
     return restored
+
+
+def _lost_planes(path: Path) -> nifti.Planes:
+    if READERS[image_suffix(path) or ""] != "NiftiImageIO":
+        return {}
+    return nifti.not_finite(path, nifti.check_header(path))
 
 
 def _refuse_unnameable(path: Path) -> None:
@@ -250,29 +263,38 @@ def hounsfield(image: sitk.Image) -> NDArray[np.int16]:
     changes nothing, where the values look like stored CT values without their rescale, or like an image that was
     normalised.
     """
+    return _hounsfield(image, {})
+
+
+def _hounsfield(image: sitk.Image, lost: nifti.Planes) -> NDArray[np.int16]:
+    """Return `hounsfield` of an image to whose planes `lost` is to be put back."""
     view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
     if view.dtype.kind not in "iuf" or view.ndim != 3:
         raise ValueError(
             f"image must be 3-D with one number per voxel, got {view.dtype} in {view.ndim} dimensions"
         )
     floats = view.dtype.kind == "f"
+
+    def stored() -> Iterator[NDArray[Any]]:
+        for z, plane in enumerate(view):
+            yield plane if z not in lost else np.where(np.isfinite(lost[z]), plane, lost[z])
+
     low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
     if not floats:
         low, high = max(low, int(np.iinfo(view.dtype).min)), min(high, int(np.iinfo(view.dtype).max))
-    darkest = _darkest(view) if floats else 0.0
+    darkest = _darkest(stored()) if floats else 0.0
     volume = np.empty(view.shape, dtype=np.int16)
-    for stored, plane in zip(view, volume, strict=True):
-        values = stored
+    for values, plane in zip(stored(), volume, strict=True):
         if floats:
-            values = np.rint(np.nan_to_num(stored, nan=darkest, neginf=darkest, posinf=high))
+            values = np.rint(np.nan_to_num(values, nan=darkest, neginf=darkest, posinf=high))
         np.clip(values, low, high, out=plane, casting="unsafe")
     _warn_of_values(view, volume)
     return volume
 
 
-def _darkest(view: NDArray[Any]) -> float:
+def _darkest(planes: Iterable[NDArray[Any]]) -> float:
     """Return the smallest finite value."""
-    smallest = float(min(plane.min(where=np.isfinite(plane), initial=np.inf) for plane in view))
+    smallest = float(min(plane.min(where=np.isfinite(plane), initial=np.inf) for plane in planes))
     if not np.isfinite(smallest):
         raise InputError(
             "no voxel of the scan is a finite number, so there is nothing to segment; export it anew"
@@ -298,8 +320,9 @@ def _warn_of_values(view: NDArray[Any], volume: NDArray[np.int16]) -> None:
 
 def read_hounsfield(path: Path) -> tuple[NDArray[np.int16], Geometry]:
     """Read an image as int16 (z, y, x) with its grid. Raises InputError as `read_image` does."""
-    image = read_image(path)
-    return hounsfield(image), Geometry.of(image)
+    path = Path(path)
+    image = _read(path)
+    return _hounsfield(image, {} if path.is_dir() else _lost_planes(path)), Geometry.of(image)
 
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint8], Geometry]:
@@ -351,7 +374,10 @@ def write_shares(path: Path, shares: NDArray[np.uint8], geometry: Geometry) -> N
     """Write uint8 255ths (z, y, x) as float32 from 0 to 1 on a grid; formats and errors as `write_labels`."""
     path = Path(path)
     _refuse_unwritable(path)
-    image = sitk.ShiftScale(sitk.GetImageFromArray(shares), 0.0, 1 / 255, sitk.sitkFloat32)
+    image = sitk.Image(shares.shape[::-1], sitk.sitkFloat32)
+    for first in range(0, len(shares), PLANES_AT_ONCE):  # beside the image itself, no whole copy is made
+        planes = sitk.GetImageFromArray(shares[first : first + PLANES_AT_ONCE])
+        image[:, :, first : first + PLANES_AT_ONCE] = sitk.ShiftScale(planes, 0.0, 1 / 255, sitk.sitkFloat32)
     geometry.set_on(image)
     _write_whole(path, image, geometry)
 

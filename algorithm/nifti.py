@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 HEADER_BYTES = 348
 # The sform and the qform differ by up to 7e-4 from the rounding of a quaternion near 180 degrees alone.
-FORM_DIRECTION = 2e-3
+FORM_DIRECTION = 1e-3
 FORM_ORIGIN_VOXELS = 0.1
 # The sform's columns must be as long as the spacing, or the two disagree on the size of a voxel.
 SCALE_TOLERANCE = 1e-3
@@ -47,6 +47,7 @@ TYPES = {
     1024: "i8",
     1280: "u8",
 }
+Planes = dict[int, NDArray[np.float16]]
 OTHER_TYPES = {1: "bits", 32: "complex numbers", 128: "colours", 1792: "complex numbers", 2304: "colours"}
 
 
@@ -163,21 +164,24 @@ def check_data(path: Path, header: Header) -> None:
         payload.check_plain(path, int(header.data_start), wanted)
 
 
-def not_finite(path: Path, header: Header) -> tuple[NDArray[np.bool_], NDArray[Any]] | None:
-    """Return where voxels (z, y, x) are NaN or infinite, and those values; None where all are finite.
+def not_finite(path: Path, header: Header) -> Planes:
+    """Return the planes that have NaN or infinite voxels, by z: those values, and 0 where a voxel is finite.
 
     The library that ITK reads NIfTI with turns them into 0, which is water, not the air they stand for.
     """
     if header.dtype.kind != "f":
-        return None
+        return {}
+    nx, ny, nz = header.dim[1:4]
+    sign = np.float16(-1 if header.slope < 0 else 1)
+    planes = {}
     with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
         file.seek(int(header.data_start))
-        raw = file.read(math.prod(header.dim[1:4]) * header.dtype.itemsize)
-    stored = np.frombuffer(raw, header.dtype).reshape(header.dim[3:0:-1])
-    where = ~np.isfinite(stored)
-    if not where.any():
-        return None
-    return where, stored[where] * (-1.0 if header.slope < 0 else 1.0)
+        for z in range(nz):
+            stored = np.frombuffer(file.read(nx * ny * header.dtype.itemsize), header.dtype).reshape(ny, nx)
+            finite = np.isfinite(stored)
+            if not finite.all():
+                planes[z] = np.where(finite, 0, stored).astype(np.float16) * sign
+    return planes
 
 
 def _is_gzip(path: Path) -> bool:

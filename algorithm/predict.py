@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from algorithm.bundle import FILES, read_bundles
 from algorithm.engines import EngineName
 from algorithm.errors import InputError
 from algorithm.files import replacing
-from algorithm.geometry import Geometry
+from algorithm.findings import count_labels
 from algorithm.images import (
     WRITABLE,
     case_name,
@@ -92,7 +91,6 @@ def predict(
     _refuse_to_overwrite(inputs, out)
     if dicom_seg:
         _check_dicom_seg(source, inputs, out)
-        from algorithm.dicom_seg import read_source, write_segmentation
     members = [models] if isinstance(models, Path) else list(models)
     made_by = {
         "version": metadata.version("decathlon-unet"),
@@ -108,7 +106,7 @@ def predict(
         result = out / (f"{case_name(image)}.dcm" if dicom_seg else _result_name(image))
         made_from = {**made_by, **_identify(image)}
         results.append(result)
-        if result.is_file() and record.get(result.name) == made_from:
+        if _is_done(result, record, made_from):
             log.info("%s is there already", result)
             continue
         log.info("%s (%d of %d)", image, number, len(inputs))
@@ -120,28 +118,19 @@ def predict(
             engine=engine,
         )
         try:
-            stages = Stages()
-            with stages("read"):
-                volume, geometry = read_hounsfield(image)
-                slices = read_source(image) if dicom_seg else None
-            names = segmenter.description.labels
-            maps = np.empty((len(names), *volume.shape), np.uint8) if probabilities else None
-            labels = segmenter.labels(volume, geometry, stages, probabilities=maps)
-            with stages("write"):
-                if maps is not None:
-                    _write_maps(result, (*names[1:], "uncertainty"), maps, geometry)
-                if slices:
-                    write_segmentation(result, labels, slices, names, model=str(made_by["model"]))
-                else:
-                    write_labels(result, labels, geometry)
-            log.info(
-                "%s: read and written in %.1f s", result, stages.seconds["read"] + stages.seconds["write"]
+            written = _segment(
+                segmenter, image, result, probabilities=probabilities, model=str(made_by["model"])
             )
         except (InputError, OSError) as error:
             log.error("%s", error)
             failures.append(str(error))
             continue
-        record[result.name] = made_from
+        except Exception as error:
+            log.exception("%s failed", image)
+            failures.append(f"{image}: unexpected {type(error).__name__}: {error}")
+            continue
+        files = [path.relative_to(out).as_posix() for path in written]
+        record[result.name] = {"made_from": made_from, "files": files}
         with replacing(out / RECORD) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")
     if failures:
@@ -149,12 +138,57 @@ def predict(
     return results
 
 
-def _write_maps(result: Path, names: Sequence[str], maps: NDArray[np.uint8], geometry: Geometry) -> None:
+def _segment(
+    segmenter: Segmenter, image: Path, result: Path, *, probabilities: bool, model: str
+) -> list[Path]:
+    """Segment one scan into `result`, a DICOM Segmentation where it ends in .dcm; return the files written."""
+    names, slices, stages = segmenter.description.labels, None, Stages()
+    with stages("read"):
+        volume, geometry = read_hounsfield(image)
+        if result.suffix == ".dcm":
+            from algorithm.dicom_seg import read_source, write_segmentation
+
+            slices = read_source(image)
+    maps = np.empty((len(names), *volume.shape), np.uint8) if probabilities else None
+    labels = segmenter.labels(volume, geometry, stages, probabilities=maps)
+    counts = count_labels(labels, len(names))
+    del volume  # a large scan's memory is wanted for maps of 4 bytes a voxel
+    written = [result]
+    with stages("write"):
+        if slices:
+            write_segmentation(result, labels, slices, names, model=model)
+        else:
+            write_labels(result, labels, geometry)
+        del labels
+        for name, shares in zip(_map_names(names), maps, strict=True) if maps is not None else ():
+            written.append(_map_path(result, name))
+            write_shares(written[-1], shares, geometry)
+    segmenter.report(counts, geometry, stages)
+    return written
+
+
+def _is_done(result: Path, record: dict[str, dict[str, Any]], made_from: dict[str, Any]) -> bool:
+    """Return whether every file that belongs to a result is there and was made in this way."""
+    entry = record.get(result.name)
+    if not isinstance(entry, dict) or entry.get("made_from") != made_from:
+        return False
+    files = entry.get("files")
+    return isinstance(files, list) and all((result.parent / str(name)).is_file() for name in files)
+
+
+def _map_names(labels: Sequence[str]) -> list[str]:
+    """Return the names of the maps in their files, each one once and none a path."""
+    names = [re.sub(r"[^\w.+-]+", "_", name) for name in (*labels[1:], "uncertainty")]
+    return [
+        f"{name}_{value}" if names.count(name) > 1 and value < len(names) else name
+        for value, name in enumerate(names, start=1)
+    ]
+
+
+def _map_path(result: Path, name: str) -> Path:
     suffix = image_suffix(result)
-    for name, shares in zip(names, maps, strict=True):
-        label = re.sub(r"[^\w.+-]+", "_", name)  # a name that is a path stays in the folder
-        file_name = f"{case_name(result)}_{label}{suffix if suffix in WRITABLE else '.nii.gz'}"
-        write_shares(result.parent / PROBABILITIES / file_name, shares, geometry)
+    file_name = f"{case_name(result)}_{name}{suffix if suffix in WRITABLE else '.nii.gz'}"
+    return result.parent / PROBABILITIES / file_name
 
 
 def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:

@@ -102,7 +102,7 @@ class Segmenter:
         self.coarse = (
             None
             if coarse is None
-            else Segmenter(coarse, device=self.device, precision=precision, engine="torch")
+            else Segmenter(coarse, device=self.device, precision=precision, engine=engine)
         )
         self.members = [self._member(bundle) for bundle in members]
         self.engines = [with_torch(member, self.device, self.precision) for member in self.members]
@@ -182,7 +182,7 @@ class Segmenter:
         Args:
             volume: int16 HU (z, y, x).
             geometry: where it lies in the patient.
-            stages: receives the time of each stage.
+            stages: receives the time of each stage. Who gives it calls `report` when the scan is done with.
             probabilities: uint8 (K, z, y, x) to be filled as `ProbabilityExporter` says: labels 1 to K-1, then the
                 uncertainty. Outside the box of a coarse-to-fine bundle all are 0.
 
@@ -205,7 +205,7 @@ class Segmenter:
         if probabilities is not None and (probabilities.dtype != np.uint8 or probabilities.shape != wanted):
             got = f"{probabilities.dtype} {probabilities.shape}"
             raise ValueError(f"probabilities must be uint8 {wanted} (K, z, y, x), got {got}")
-        stages = Stages() if stages is None else stages
+        given, stages = stages, Stages() if stages is None else stages
         orientation = canonical_orientation(geometry)
         canonical, grid = orientation.view(volume), orientation.canonical(geometry)
         labels = np.zeros(volume.shape, np.uint8)
@@ -232,7 +232,8 @@ class Segmenter:
             counts = count_labels(labels, len(description.labels))
         warn_of_removed(description.labels, before, counts, geometry.voxel_ml)
         warn_of_missed(description.labels, before, peaks, part_grid.resampled(shape_zyx).point_mm)
-        self._report(counts, geometry, stages)
+        if given is None:
+            self.report(counts, geometry, stages)
         return labels
 
     def _prepared(self, canonical: NDArray[np.int16], shape_zyx: tuple[int, int, int]) -> PreparedPlanes:
@@ -358,7 +359,8 @@ class Segmenter:
         mean: NDArray[np.float32] = (total if summands == 1 else total.div_(summands)).cpu().numpy()
         return mean
 
-    def _report(self, counts: NDArray[np.int64], geometry: Geometry, stages: Stages) -> None:
+    def report(self, counts: NDArray[np.int64], geometry: Geometry, stages: Stages) -> None:
+        """Log one line about a scan: volumes of the labels, of which `counts` voxels were found, device and times."""
         volumes = ", ".join(
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]

@@ -12,7 +12,7 @@ class Stages:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._started = time.monotonic()
+        self._started = self._last = time.monotonic()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -21,7 +21,15 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self._add(name, started)
+
+    def since_last(self, name: str) -> None:
+        """Count the time since the last stage ended for the stage `name`."""
+        self._add(name, self._last)
+
+    def _add(self, name: str, started: float) -> None:
+        self._last = time.monotonic()
+        self.seconds[name] = self.seconds.get(name, 0.0) + self._last - started
 
     def __str__(self) -> str:
         """Return "28.4 s (prepare 0.1, network 28.1, stitch 0.2)"; what belongs to no stage is in the sum alone."""

@@ -48,6 +48,8 @@ def write_dicom(
     series: str = "1",
     description: str = "",
     tilt: float | None = None,
+    thickness: float | None = None,
+    between: float | None = None,
     frame_of_reference: str | None = f"{ROOT}.0",
     storage: str = CT_STORAGE,
     frames: int | None = None,
@@ -72,6 +74,9 @@ def write_dicom(
         element((0x10, 0x10), "PN", PATIENT),
         element((0x10, 0x20), "LO", "P-7"),
     ]
+    for at, value in ((0x50, thickness), (0x88, between)):
+        if value is not None:
+            body.append(element((0x18, at), "DS", (value,)))
     if tilt is not None:
         body.append(element((0x18, 0x1120), "DS", (tilt,)))
     body += [element((0x20, 0xD), "UI", ROOT), element((0x20, 0xE), "UI", f"{ROOT}.{series}")]

@@ -32,6 +32,7 @@ LESION_WITHIN_MM = (None, 0.0, 5.0, 10.0, 20.0)
 SMALLEST_LESION_ML = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 # What the mean Dice must gain for postprocessing to be worth having: with few cases, less is chance.
 LEAST_GAIN = 0.002
+FEW_CASES = 5  # with fewer, one case decides
 TEMPERATURES = np.geomspace(0.25, 4.0, 33)
 SAMPLES = 500_000  # voxels of a case whose probabilities are looked at
 SMALLEST = np.float32(1e-30)
@@ -114,6 +115,7 @@ def tune(bundle: Bundle, work: Path, segmenter: Segmenter) -> Tuned:
         best = 0
     loss = np.mean(losses, axis=0)
     coolest = int(loss.argmin())
+    _warn(bundle, len(cases), tried[best], coolest)
     return Tuned(
         cases=len(cases),
         postprocessing=tried[best],
@@ -123,6 +125,22 @@ def tune(bundle: Bundle, work: Path, segmenter: Segmenter) -> Tuned:
         loss=float(loss[coolest]),
         loss_before=float(np.interp(0.0, np.log(TEMPERATURES), loss)),
     )
+
+
+def _warn(bundle: Bundle, cases: int, chosen: Postprocessing, temperature: int) -> None:
+    """Log what makes a choice doubtful."""
+    if cases < FEW_CASES:
+        log.warning("chosen on %d validation cases: what suits so few may not suit others", cases)
+    if temperature in (0, len(TEMPERATURES) - 1):
+        log.warning(
+            "the temperature is at the end of what was tried, %g to %g: the probabilities may need more",
+            *(TEMPERATURES[0], TEMPERATURES[-1]),
+        )
+    for name, tried in (("lesion_within_mm", LESION_WITHIN_MM), ("smallest_lesion_ml", SMALLEST_LESION_ML)):
+        if getattr(chosen, name) == tried[-1]:
+            log.warning("%s %g is the largest that was tried: a larger one may score higher", name, tried[-1])
+    if bundle.coarse:
+        log.info("the validation cases were segmented whole: the bundle's coarse pass was not used")
 
 
 def _check_alike(bundle: Bundle, meta: PatchMeta, work: Path) -> None:

@@ -160,6 +160,33 @@ def test_a_shift_under_half_a_pixel_is_no_shear(tmp_path: Path, volume: NDArray[
     assert read_series(tmp_path).GetSpacing()[2] == pytest.approx(2.5)
 
 
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [({"thickness": 3.0}, 3.0), ({"thickness": 3.0, "between": 1.5}, 1.5), ({"between": 2.0}, 2.0)],
+)
+def test_one_slice_is_as_thick_as_it_says(
+    tmp_path: Path,
+    volume: NDArray[np.uint16],
+    caplog: pytest.LogCaptureFixture,
+    tags: dict[str, float],
+    expected: float,
+) -> None:
+    write_series(tmp_path, volume[:1], **tags)
+    image = read_series(tmp_path)
+    assert image.GetSize()[2] == 1
+    assert image.GetSpacing()[2] == expected
+    assert image.GetOrigin() == (-10.0, 20.0, 30.0)
+    assert "holds one slice only" in caplog.text
+
+
+@pytest.mark.parametrize("tags", [{}, {"thickness": 0.0}])
+def test_one_slice_of_unknown_thickness_is_refused(
+    tmp_path: Path, volume: NDArray[np.uint16], tags: dict[str, float]
+) -> None:
+    write_series(tmp_path, volume[:1], **tags)
+    assert "that states neither SpacingBetweenSlices nor SliceThickness" in refusal(tmp_path)
+
+
 def test_one_slice_beside_the_others_is_refused(tmp_path: Path, volume: NDArray[np.uint16]) -> None:
     write_series(tmp_path, volume)
     write_dicom(tmp_path / "003.dcm", volume[3], position=(-10.0, 50.0, 37.5))
@@ -317,7 +344,7 @@ def test_folders_without_a_volume_are_refused(tmp_path: Path, volume: NDArray[np
     assert "holds 1 DICOM images, but none states its position" in refusal(tmp_path)
     write_series(tmp_path, volume[:1])
     (tmp_path / "capture.dcm").unlink()
-    assert "holds 1 DICOM slice, and a volume needs at least 2" in refusal(tmp_path)
+    assert "holds one DICOM slice, 001.dcm, that states neither" in refusal(tmp_path)
 
 
 def test_a_single_dicom_file_points_to_its_folder(tmp_path: Path, volume: NDArray[np.uint16]) -> None:

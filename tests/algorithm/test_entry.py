@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
+from algorithm import entry
 from algorithm.entry import main
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
@@ -111,6 +115,17 @@ def test_one_damaged_scan_is_reported_and_the_others_are_done(
     assert "a.mha" in last_line
 
 
+def test_one_line_says_how_long_each_stage_took(
+    environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main(environment) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if " voxels on " in line]
+    assert re.search(r"pancreas [\d.]+ ml, cancer [\d.]+ ml; 2880 voxels on ", line)
+    for stage in ("read", "prepare", "network", "stitch", "export", "write"):
+        assert f"{stage} 0." in line
+
+
 def test_an_unexpected_failure_of_one_scan_is_recorded(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +134,7 @@ def test_an_unexpected_failure_of_one_scan_is_recorded(
     def fail(*_: object) -> None:
         raise MemoryError("no room for\nthis scan")
 
-    monkeypatch.setattr(Segmenter, "segment", fail)
+    monkeypatch.setattr(Segmenter, "labels", fail)
     assert main(environment) == 1
     assert "unexpected MemoryError: no room for this scan" in str(results(environment)[0]["error_messages"])
     assert "unexpected MemoryError: no room for this scan" in capsys.readouterr().err.splitlines()[-1]
@@ -129,14 +144,14 @@ def test_a_result_on_another_grid_is_never_published(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
-    honest = Segmenter.segment
+    honest = entry.label_image
 
-    def shifted(self: Segmenter, image: sitk.Image) -> sitk.Image:
-        labels = honest(self, image)
-        labels.SetOrigin((0.0, 0.0, 0.0))
-        return labels
+    def shifted(labels: NDArray[np.uint8], geometry: Geometry) -> sitk.Image:
+        image = honest(labels, geometry)
+        image.SetOrigin((0.0, 0.0, 0.0))
+        return image
 
-    monkeypatch.setattr(Segmenter, "segment", shifted)
+    monkeypatch.setattr(entry, "label_image", shifted)
     assert main(environment) == 1
     assert files(environment) == ["results.json"]
     assert "does not lie on its scan's grid: origin" in str(results(environment)[0]["error_messages"])
@@ -230,16 +245,16 @@ def test_what_a_failed_case_left_half_written_is_not_published(
     for name in ("a.mha", "b.mha"):
         write_scan(Path(environment["DECATHLON_INPUT"]) / name)
     partial = Path(environment["DECATHLON_OUTPUT"]) / "images" / ".partial"
-    segment, seen = Segmenter.segment, []
+    labels, seen = Segmenter.labels, []
 
-    def fail_on_the_first(self: Segmenter, image: sitk.Image) -> sitk.Image:
-        seen.append(image)
+    def fail_on_the_first(self: Segmenter, volume: NDArray[np.int16], *rest: Any) -> NDArray[np.uint8]:
+        seen.append(volume)
         if len(seen) == 1:
             partial.mkdir(parents=True)
             (partial / "a.mha").write_bytes(b"")
             raise RuntimeError("the first scan fails")
-        return segment(self, image)
+        return labels(self, volume, *rest)
 
-    monkeypatch.setattr(Segmenter, "segment", fail_on_the_first)
+    monkeypatch.setattr(Segmenter, "labels", fail_on_the_first)
     assert main(environment) == 1
     assert files(environment) == ["images/b.mha", "results.json"]

@@ -619,6 +619,13 @@ def test_voxels_that_are_not_finite_survive(tmp_path: Path, suffix: str, slope: 
     assert Geometry.of(image) == GRID
     hu = hounsfield(image)
     assert hu[0, 0, 0] == hu[3, 4, 5] == hu.min() or slope < 0
+    np.testing.assert_array_equal(read_hounsfield(path)[0], hu)
+
+
+def test_a_lost_value_is_not_the_darkest(tmp_path: Path) -> None:
+    array = np.full((3, 4, 5), 40.0, np.float32)  # all above the 0 that the library makes of NaN
+    array[1, 2, 3] = math.nan
+    assert (read_hounsfield(write(tmp_path / "a.nii.gz", array))[0] == 40).all()
 
 
 def test_a_big_endian_nifti_is_read(tmp_path: Path) -> None:

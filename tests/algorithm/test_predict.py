@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -168,3 +170,56 @@ def test_probability_maps_lie_beside_the_labels(model: Path, tmp_path: Path) -> 
             assert read.GetPixelID() == sitk.sitkFloat32
             assert same_grid(Geometry.of(image), Geometry.of(read)) is None
             np.testing.assert_allclose(sitk.GetArrayFromImage(read), shares / 255, atol=1e-6)
+
+
+def test_a_map_that_is_gone_is_made_anew(model: Path, tmp_path: Path) -> None:
+    scan, out = write_scan(tmp_path / "a.mha"), tmp_path / "out"
+    (result,) = predict(scan, model, out, probabilities=True)
+    lost = out / "probabilities" / "a_cancer.mha"
+    before, made = lost.read_bytes(), result.stat().st_mtime_ns
+    predict(scan, model, out, probabilities=True)
+    assert result.stat().st_mtime_ns == made
+    lost.unlink()
+    predict(scan, model, out, probabilities=True)
+    assert lost.read_bytes() == before
+
+
+def test_maps_of_labels_with_one_name_do_not_share_a_file(tmp_path: Path) -> None:
+    model = write_random_bundle(tmp_path / "model", labels=("background", "uncertainty", "a/b"))
+    out = tmp_path / "out"
+    predict(write_scan(tmp_path / "s.nii.gz"), model, out, probabilities=True)
+    names = sorted(path.name for path in (out / "probabilities").iterdir())
+    assert names == ["s_a_b.nii.gz", "s_uncertainty.nii.gz", "s_uncertainty_1.nii.gz"]
+
+
+def test_an_unexpected_failure_of_one_scan_leaves_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i, name in enumerate(("a.mha", "b.mha")):
+        write_scan(tmp_path / "scans" / name, i)
+    labels, seen = Segmenter.labels, []
+
+    def fails_once(self: Segmenter, volume: np.ndarray, *rest: object, **options: object) -> np.ndarray:
+        seen.append(volume)
+        if len(seen) == 1:
+            raise MemoryError("no room")
+        return labels(self, volume, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Segmenter, "labels", fails_once)
+    with pytest.raises(
+        InputError, match=r"1 of 2 scans failed, the first: .*a\.mha: unexpected MemoryError: no room"
+    ):
+        predict(tmp_path / "scans", model, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").glob("[!.]*")] == ["b.mha"]
+    assert "Traceback" in caplog.text
+
+
+def test_one_line_says_what_was_found_and_how_long_it_took(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        predict(write_scan(tmp_path / "a.mha"), model, tmp_path / "out")
+    (line,) = [record.getMessage() for record in caplog.records if " voxels on " in record.getMessage()]
+    assert re.search(r"pancreas [\d.]+ ml, cancer [\d.]+ ml; 1600 voxels on ", line)
+    for stage in ("read", "network", "export", "write"):
+        assert f"{stage} 0." in line

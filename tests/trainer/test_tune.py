@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
+from algorithm.locate import CoarseToFine
 from algorithm.postprocessing import Postprocessing
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle
@@ -22,9 +24,9 @@ from trainer.volume_batches import open_volumes
 Labels = NDArray[np.uint8]
 
 
-def bundle(**changes: object) -> Bundle:
+def bundle(coarse: Bundle | None = None, **changes: object) -> Bundle:
     about = {"spacing_zyx_mm": (2.5, 0.8, 0.8), "window_hu": (-100.0, 200.0), "patch_shape_zyx": (16, 16, 32)}
-    return random_bundle(**{**about, **changes})
+    return random_bundle(coarse, **{**about, **changes})
 
 
 class Says(Segmenter):
@@ -65,6 +67,14 @@ def test_a_stray_piece_is_worth_postprocessing(work: Path) -> None:
     assert tuned.dice == (1.0, 1.0)
     assert all(before < 0.95 for before in tuned.dice_before)
     assert tuned.cases == 1
+
+
+def test_a_doubtful_choice_is_said(work: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        tune(bundle(random_bundle(), coarse_to_fine=CoarseToFine()), work, Says(work, certain))
+    assert "chosen on 1 validation cases: what suits so few may not suit others" in caplog.text
+    assert "the temperature is at the end of what was tried, 0.25 to 4" in caplog.text
+    assert "coarse pass was not used" in caplog.text
 
 
 def test_where_nothing_is_gained_nothing_is_done(work: Path) -> None:
