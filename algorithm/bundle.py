@@ -121,8 +121,7 @@ def _write_part(weights_file: Path, description_file: Path, bundle: Bundle) -> N
     weights = {
         name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()
     }
-    safetensors.torch.save_file(weights, weights_file)
-    weights_file.chmod(0o644)  # a container reads it as another user
+    weights_file.write_bytes(safetensors.torch.save(weights))
     text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
     description_file.write_text(text + "\n")
 

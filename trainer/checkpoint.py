@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,25 @@ FORMAT_VERSION = 3
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, epochs: int, batches: int, keep: int) -> None:
     """Write `state` as that after `epochs` whole epochs and `batches` more; drop all but the `keep` newest."""
-    # Names sort by progress: "epoch_0002.pt" comes before "epoch_0002_batch_000100.pt".
     part = f"_batch_{batches:06d}" if batches else ""
     with replacing(folder / f"epoch_{epochs:04d}{part}.pt") as temporary:
-        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+        _write(temporary, {"format_version": FORMAT_VERSION, **state})
     for old in _files(folder)[:-keep]:
         old.unlink()
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:  # what PyTorch makes of a full disk
+        raise OSError(
+            errno.EIO, f"a checkpoint could not be written ({first_line(error)})", str(file)
+        ) from None
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, without the stack that PyTorch adds."""
+    return (str(error).splitlines() or [""])[0]
 
 
 def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -39,9 +53,8 @@ def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]
         state: dict[str, Any] = torch.load(files[-1], map_location=device, weights_only=True)
         version = state["format_version"]
     except Exception as error:
-        reason = str(error).splitlines()[0]
         raise InputError(
-            f"{files[-1]} is not a readable checkpoint ({reason}); remove it to continue from the one before"
+            f"{files[-1]} is not a readable checkpoint ({first_line(error)}); remove it to continue from the one before"
         ) from None
     if version != FORMAT_VERSION:
         raise InputError(
@@ -52,4 +65,11 @@ def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch_*.pt"))
+    """Return the checkpoints of a folder by progress, the oldest first."""
+    return sorted(folder.glob("epoch_*.pt"), key=progress_of)
+
+
+def progress_of(file: Path) -> tuple[int, int]:
+    """Return the whole epochs and the further batches that a checkpoint has seen, by its name."""
+    epoch, _, batch = file.stem.removeprefix("epoch_").partition("_batch_")
+    return int(epoch), int(batch or 0)

@@ -49,6 +49,11 @@ class World:
         """Return whether all processes say so."""
         return int(self.sum(torch.tensor(int(on), device=device))) == self.size
 
+    def same(self, device: torch.device, *values: int) -> bool:
+        """Return whether all processes have the same whole numbers."""
+        mine = torch.tensor(values, dtype=torch.int64, device=device)
+        return self.agree(device, on=bool((self.sum(mine) == self.size * mine).all()))
+
     def wait(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
@@ -69,6 +74,7 @@ def joined() -> Iterator[World]:
         if not world.is_first:
             logging.getLogger().setLevel(logging.ERROR)
         yield world
+        world.wait()  # one that leaves while another still talks to it may take that one along
     finally:
         distributed.destroy_process_group()
 

@@ -96,6 +96,12 @@ class History:
         return self.rows[-1] if self.rows else {}
 
     @property
+    def is_decided(self) -> bool:
+        """Whether the newest row has the score that the best epoch is chosen by."""
+        volumes = [self.last.get(f"val_volume_{name}", 0.0) for name in self.labels[1:]]
+        return bool(self.rows) and not bool(np.isnan(volumes).all())
+
+    @property
     def best_epoch(self) -> int:
         """The first epoch, from 1, whose mean validation Dice of the foreground labels is highest.
 

@@ -85,6 +85,7 @@ class Trainer:
         self.slices = FixedSlices(self.val_file)
         self.history = History(meta.labels)
         self.first_epoch, self.tally = 0, Tally()
+        self.gathered = 0.0  # batches whose gradients wait for the next step
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the run; return whether there was one."""
@@ -118,16 +119,18 @@ class Trainer:
                 break
             self._train_epoch(epoch)
             with self.average.applied() if self.average is not None else nullcontext():
+                began = time.monotonic()
                 validation = self._validate(epoch)
+                volume_dice = self._validate_volumes(epoch + 1)
                 self.history.append(
                     epoch=epoch + 1,
                     train=self.tally.scores(),
                     val=validation.scores(),
                     learning_rate=self.optimiser.param_groups[0]["lr"],
-                    seconds=self.tally.spent_s + validation.spent_s,
+                    seconds=self.tally.spent_s + time.monotonic() - began,
                     waited_share=self.tally.waited_s / self.tally.spent_s,
                     voxels_per_s=self.tally.voxels_per_s(),
-                    volume_dice=self._validate_volumes(epoch + 1),
+                    volume_dice=volume_dice,
                 )
                 if board is not None:
                     self._keep_results(epoch + 1, board)
@@ -135,11 +138,13 @@ class Trainer:
             self._save(epoch + 1)
             left_min = (self.settings.epochs - epoch - 1) * self.history.last["seconds"] / 60
             log.info("epoch %d: %s; %.0f min left", epoch + 1, self.history.describe(epoch + 1), left_min)
+        if board is not None:
+            self._restore_results()
         log.info("best epoch %d: %s", self.history.best_epoch, self.history.describe(self.history.best_epoch))
 
     def _is_out_of_patience(self, epochs_done: int) -> bool:
         patience = self.settings.patience
-        if patience is None or epochs_done == 0:
+        if patience is None or not self.history.is_decided:
             return False
         # Scores of several GPUs may differ in the last digit: all stop together, or none does.
         goes_on = epochs_done - self.history.best_epoch < patience
@@ -153,6 +158,7 @@ class Trainer:
         for batch, images, target in self._on_device(epoch, self.tally.batches, self.tally, what):
             if batch % settings.accumulate == 0:
                 self.optimiser.zero_grad(set_to_none=True)
+                self.gathered = 0.0
             # What is drawn depends on (seed, epoch, batch) alone, so that a resumed run repeats it.
             place = batch * self.world.size + self.world.rank
             torch.manual_seed(step_seed(settings.seed, epoch, place))
@@ -162,44 +168,54 @@ class Trainer:
             loss = self.loss(scales if settings.deep_supervision else scales[0], target)
             self.tally.batches += 1
             if self.world.agree(self.device, on=bool(loss.isfinite())):
-                self.scaler.scale(loss / settings.accumulate).backward()
+                share = len(images) / settings.batch_size  # the last batch of an epoch may hold fewer
+                self.scaler.scale(loss * share).backward()
+                self.gathered += share
                 self._count(self.tally, loss, scales[0], target, self.world)
             else:
-                self._skip(epoch, batch)
+                self._skip("loss", epoch, batch)
             if batch % settings.accumulate < settings.accumulate - 1 and batch < last:
                 continue
-            self._step(epoch, batch // settings.accumulate)
+            self._step(epoch, batch)
             if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 self._save(epoch)
                 saved = time.monotonic()
 
-    def _step(self, epoch: int, step: int) -> None:
-        """Change the weights by the gradients of one batch, or of as many as are accumulated."""
-        steps = -(-len(self.batches) // self.settings.accumulate)
+    def _step(self, epoch: int, batch: int) -> None:
+        """Change the weights by the gradients of one batch, or of as many as are accumulated, `batch` the last."""
+        accumulate = self.settings.accumulate
+        steps = -(-len(self.batches) // accumulate)
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.settings, epoch, step, steps)
-        if all(weight.grad is None for weight in self.network.parameters()):
+            group["lr"] = learning_rate(self.settings, epoch, batch // accumulate, steps)
+        if self.gathered == 0:
             return  # every batch of the step was skipped
+        self.scaler.unscale_(self.optimiser)
+        weights = list(self.network.parameters())
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        for gradient in gradients:
+            gradient.div_(self.gathered)
+        norm = nn.utils.get_total_norm(gradients)
+        if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # the scaler sees to it by itself
+            self._skip("gradient", epoch, batch)
+            return
         if self.settings.gradient_norm is not None:
-            self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_norm)
+            nn.utils.clip_grads_with_norm_(weights, self.settings.gradient_norm, norm)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         if self.average is not None:
             self.average.update()
 
-    def _skip(self, epoch: int, batch: int) -> None:
-        """Leave out a batch whose loss is not finite; too many of them end the training."""
+    def _skip(self, what: str, epoch: int, batch: int) -> None:
+        """Leave out a batch whose loss or gradient is not finite; too many of them end the training."""
         self.tally.skipped += 1
         log.warning(
-            "the loss is not finite in epoch %d, batch %d: the batch is skipped", epoch + 1, batch + 1
+            "the %s is not finite in epoch %d, batch %d: the batch is skipped", what, epoch + 1, batch + 1
         )
         is_last = batch == len(self.batches) - 1
         if self.tally.skipped > self.settings.most_skipped or (is_last and not self.tally.losses):
             raise InputError(
-                f"the loss was not finite in {self.tally.skipped} batches of epoch {epoch + 1}, the last of them batch "
-                f"{batch + 1}; nothing of this epoch was kept: lower learning_rate, or set gradient_norm or "
-                "precision=float32, in another --out"
+                f"the {what} was not finite in {self.tally.skipped} batches of epoch {epoch + 1}, the last of them "
+                f"batch {batch + 1}; lower learning_rate, or set gradient_norm or precision=float32, in another --out"
             )
 
     @torch.no_grad()
@@ -288,15 +304,36 @@ class Trainer:
         self.history.write(self.run)
         self.slices.draw(self.run / "overlay.png")
         board.add(self.history, self.run / "overlay.png")
-        meta = self.train_file.meta
-        same = has_bfloat16(self.device) and bfloat16_agrees(
-            self.network.eval(), self._first_validation_images()
-        )
-        description = describe_bundle(self.network, self.settings, meta, self.history, bfloat16=same)
-        bundle = Bundle(self.network, description)
+        bundle = self._bundle()
         if self.history.best_epoch == epochs_done:
             write_bundle(self.run / "bundle", bundle)
         write_bundle(self.run / "bundle-last", bundle)
+
+    def _bundle(self) -> Bundle:
+        same = has_bfloat16(self.device) and bfloat16_agrees(
+            self.network.eval(), self._first_validation_images()
+        )
+        meta = self.train_file.meta
+        return Bundle(
+            self.network, describe_bundle(self.network, self.settings, meta, self.history, bfloat16=same)
+        )
+
+    def _restore_results(self) -> None:
+        """Make what is gone from the folder of a training that has ended, as far as its last state tells."""
+        if not all((self.run / name).is_file() for name in ("metrics.csv", "curves.png")):
+            self.history.write(self.run)
+        is_best = self.history.best_epoch == len(self.history.rows)
+        gone = [name for name in ("bundle", "bundle-last") if not (self.run / name).is_dir()]
+        with self.average.applied() if self.average is not None else nullcontext():
+            for name in gone:
+                if name == "bundle-last" or is_best:
+                    write_bundle(self.run / name, self._bundle())
+                else:
+                    log.warning(
+                        "%s is gone, and only a new training makes the weights of epoch %d again",
+                        self.run / name,
+                        self.history.best_epoch,
+                    )
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

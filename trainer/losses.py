@@ -42,7 +42,8 @@ class SoftDice(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return a scalar."""
-        probabilities = torch.softmax(logits.float(), dim=1)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        probabilities = torch.softmax(logits, dim=1, dtype=wide)
         one_hot = functional.one_hot(target, logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
         voxels = (0, 2, 3, 4)
         overlap = (probabilities * one_hot).sum(voxels)
@@ -76,34 +77,11 @@ class TopKCrossEntropy(nn.Module):
         """Return a scalar."""
         losses = functional.cross_entropy(logits, target, weight=self.weights, reduction="none").flatten()
         count = max(1, round(self.share * losses.numel()))
-        edge = kth_largest(losses.detach(), count)
+        edge = losses.detach().topk(count, sorted=False).values.min()
         above, at_edge = losses > edge, losses == edge
         rest = (count - above.sum()) / at_edge.sum()
         total: Tensor = (losses * above).sum() + rest * (losses * at_edge).sum()
         return total / count
-
-
-def kth_largest(values: Tensor, k: int) -> Tensor:
-    """Return the k-th largest of `values` (n,), float32 or float64 and none of them negative, as a scalar.
-
-    Bits of non-negative floats are ordered as integers, so it is found digit by digit from counts of 2^16 bins: no
-    sort and no array of indices, which `torch.topk` makes. Exact. A NaN counts as larger than all numbers.
-    """
-    digit, bits = 16, 8 * values.element_size()
-    words = (values + 0.0).view(
-        torch.int32 if bits == 32 else torch.int64
-    )  # -0.0, a loss of nothing, becomes 0.0
-    found, wanted = words.new_zeros(()), torch.tensor(k, device=values.device)
-    for shift in range(bits - digit, -1, -digit):
-        counts = torch.bincount((words >> shift) & 0xFFFF, minlength=1 << digit)
-        at_least = counts.flip(0).cumsum(0).flip(0)  # how many have this digit or a larger one
-        chosen = (at_least >= wanted).sum() - 1
-        wanted = wanted - (
-            at_least[chosen] - counts[chosen]
-        )  # those with a larger digit are among the largest
-        found = found | (chosen.to(words.dtype) << shift)
-        words = words[((words >> shift) & 0xFFFF) == chosen]
-    return found.view(values.dtype)
 
 
 class DiceCrossEntropy(nn.Module):

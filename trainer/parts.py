@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Callable
 from importlib import metadata
 
@@ -26,24 +28,45 @@ from trainer.patches import Batches, PatchFile, PatchMeta
 from trainer.settings import TrainSettings
 from trainer.volume_batches import DeviceVolumeBatches, Source, VolumeBatches, open_volumes
 
+log = logging.getLogger(__name__)
+MOST_LOADER_THREADS = 8
+
 
 def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.device, world: World) -> Source:
     """Return what training patches come from.
 
     Raises:
-        InputError: volumes are missing, or the shares are not as many as the labels.
+        InputError: volumes are missing, the shares are not as many as the labels, or the patches make no batch.
 
     """
+    meta, threads = train_file.meta, loader_threads(world)
     if settings.source == "patches":
-        return Batches(
-            train_file, batch_size=settings.batch_size, seed=settings.seed, part=(world.rank, world.size)
+        batches = Batches(
+            train_file,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            part=(world.rank, world.size),
+            threads=threads,
+            ahead=2 * threads,
         )
-    meta = train_file.meta
+        if len(batches) == 0:
+            raise InputError(
+                f"{train_file.path} has {len(train_file)} patches, which make no batch of {settings.batch_size} for "
+                f"each of {world.size} processes; lower batch_size, or prepare more with --train-patches"
+            )
+        return batches
     if len(settings.label_shares) > len(meta.labels):
         raise InputError(
             f"label_shares must have at most a number for each of the {len(meta.labels)} labels "
             f"{', '.join(meta.labels)}, got {list(settings.label_shares)}"
         )
+    for label, share in enumerate(settings.label_shares):
+        if share > 0 and meta.class_voxels[label] == 0:
+            log.warning(
+                "label_shares asks for %g of the patches with '%s', but no training patch has it",
+                share,
+                meta.labels[label],
+            )
     volumes = open_volumes(train_file.path.parent, meta.training_cases)
     drawn = VolumeBatches(
         volumes,
@@ -53,9 +76,16 @@ def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.de
         label_shares=settings.label_shares,
         seed=settings.seed,
         part=(world.rank, world.size),
+        threads=threads,
+        ahead=2 * threads,
         pinned=device.type == "cuda",
     )
     return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)
+
+
+def loader_threads(world: World) -> int:
+    """Return how many threads of this process make batches: what they do does not depend on it."""
+    return max(2, min(MOST_LOADER_THREADS, (os.cpu_count() or 1) // (2 * world.size)))
 
 
 def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:

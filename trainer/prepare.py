@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ import voxelcore
 from algorithm.errors import InputError
 from algorithm.progress import progress
 from trainer.dataset import Dataset
+from trainer.lock import alone_in, remove_leftovers
 from trainer.patches import PatchFile
 from trainer.patchfile import (
     FORMAT_VERSION,
@@ -75,8 +73,8 @@ def prepare(
     """
     threads = voxelcore.get_threads() if threads is None else threads
     quotas = resolve_quotas(preset.quotas, dataset.labels)
-    with _alone_in(work):
-        _remove_leftovers(work)
+    with alone_in(work, "decathlon prepare"):
+        remove_leftovers(work, work / "volumes")
         volumes = _volumes(dataset, work, preset, split, threads)
         sources = _source_sha256(dataset, volumes)
         split.write(work / "split.json")
@@ -227,7 +225,7 @@ class _PatchFileJob:
             if other != folder:
                 shutil.rmtree(other)
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder)
+        remove_leftovers(folder)
         return folder
 
     def _write_shards(self, folder: Path, plan: Plan) -> list[Path]:
@@ -292,31 +290,3 @@ class _PatchFileJob:
                 "class_voxels": tuple(statistics.counts.tolist()),
             }
         return PatchMeta(**{**self.wanted, **found})
-
-
-@contextmanager
-def _alone_in(work: Path) -> Iterator[None]:
-    """Hold WORK for this process; the lock goes with the process, however that ends."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(work / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise InputError(f"the folder {work} cannot be written to: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another decathlon prepare is at work in {work}: wait for it to end") from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what a killed run left unfinished; `replacing` names such files and folders."""
-    for place in (folder, folder / "volumes"):
-        for path in (*place.glob(".tmp-*"), *place.glob(".old-*")):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()

@@ -200,6 +200,10 @@ def read_assignments(words: list[str]) -> dict[str, Any]:
         place = table
         for part in within:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise InputError(
+                    f"--set gives '{part}' a value and, in '{word}', a setting within it; drop one"
+                )
         try:
             place[name] = json.loads(text)
         except json.JSONDecodeError:
@@ -227,7 +231,8 @@ def learning_rate(settings: TrainSettings, epoch: int, step: int, steps: int) ->
     done = (epoch * steps + step) / (settings.epochs * steps)
     # 2. The others, first part: rise linearly, from above zero.
     if done < settings.warm_up:
-        return settings.learning_rate * (done + 1 / (settings.epochs * steps)) / settings.warm_up
+        risen = (done + 1 / (settings.epochs * steps)) / settings.warm_up
+        return settings.learning_rate * min(1.0, risen)
     # 3. Second part: fall to zero at the last step.
     fallen = (done - settings.warm_up) / (1 - settings.warm_up)
     share = (

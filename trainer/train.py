@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,11 +14,14 @@ from algorithm.files import replacing
 from algorithm.network import unmet_by
 from algorithm.segmenter import default_device
 from trainer.distributed import joined
+from trainer.lock import alone_in, remove_leftovers
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
 from trainer.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+# What a training may be continued with another value of: how long it goes on, and what is kept of it.
+MAY_CHANGE = ("epochs", "patience", "most_skipped", "checkpoint_minutes", "keep_checkpoints")
 
 
 def train(
@@ -45,19 +49,25 @@ def train(
         raise InputError(
             f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
         )
-    claim = _claim(run, settings, train_file.meta.digest)
     with joined() as world:
+        claim = _claim(run, settings, train_file, val_file)
         trainer = Trainer(settings, train_file, val_file, run, choose_device(device, world.local_rank), world)
         resumed = trainer.resume()
         if must_resume and not resumed:
             raise InputError(
                 f"--resume asks for an earlier training, but {run / 'checkpoints'} holds none; drop --resume to start"
             )
-        world.wait()  # till all have read what the first is about to write
-        if world.is_first:
-            with replacing(run / "settings.json") as temporary:
-                temporary.write_text(claim)
-        trainer.fit()
+        if not world.same(trainer.device, trainer.first_epoch, trainer.tally.batches):
+            raise InputError(
+                f"the processes found different checkpoints in {run / 'checkpoints'}; --out must be a folder that all "
+                "machines share"
+            )
+        with alone_in(run, "decathlon train") if world.is_first else nullcontext():
+            if world.is_first:
+                remove_leftovers(run, run / "checkpoints")
+                with replacing(run / "settings.json") as temporary:
+                    temporary.write_text(claim)
+            trainer.fit()
 
 
 def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
@@ -105,22 +115,36 @@ def _refuse_strangers(train_file: PatchFile, val_file: PatchFile) -> None:
             )
 
 
-def _claim(run: Path, settings: TrainSettings, patches_digest: str) -> str:
+def _claim(run: Path, settings: TrainSettings, train_file: PatchFile, val_file: PatchFile) -> str:
     """Return the content of RUN/settings.json; refuse a run that was begun with another one."""
     file = run / "settings.json"
-    claim = json.dumps({"patches_digest": patches_digest, **settings.as_dict()}, indent=2) + "\n"
+    wanted = {
+        "patches_digest": train_file.meta.digest,
+        "validation_digest": val_file.meta.digest,
+        **settings.as_dict(),
+    }
+    claim = json.dumps(wanted, indent=2) + "\n"
     if not file.is_file():
+        if any((run / "checkpoints").glob("*.pt")):
+            raise InputError(
+                f"{run} holds checkpoints, but not the {file.name} that says how they were made; choose another --out"
+            )
         return claim
-    wanted = json.loads(claim)
     try:
         found = json.loads(file.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise InputError(f"{file} is not valid JSON; remove the folder or choose another --out") from None
+    wanted = json.loads(claim)
     different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if different:
-        name = different[0]
+    changed = [name for name in different if name not in MAY_CHANGE]
+    if changed:
+        name = changed[0]
         raise InputError(
             f"{run} holds a training with other settings ({name} {found.get(name)!r} there, {wanted.get(name)!r} now"
-            f"{', and more' if len(different) > 1 else ''}); choose another --out or repeat its settings"
+            f"{', and more' if len(changed) > 1 else ''}); choose another --out or repeat its settings"
         )
+    for name in different:
+        log.info("continuing with %s = %s instead of %s", name, wanted[name], found.get(name))
+    if "epochs" in different and settings.schedule != "exponential":
+        log.warning("the %s schedule depends on epochs: the learning rate jumps", settings.schedule)
     return claim

@@ -71,7 +71,11 @@ def test_arguments_come_from_the_command_line(
         (InputError("two\nlines"), 1, "decathlon train: two lines"),
         (KeyboardInterrupt(), 130, "decathlon train: interrupted; the same command continues"),
         (ZeroDivisionError("by\n  nought"), 1, "decathlon train: unexpected ZeroDivisionError: by nought"),
-        (MemoryError(), 1, "decathlon train: out of memory"),
+        (
+            MemoryError(),
+            1,
+            "decathlon train: out of memory: close other programs, or train with a smaller batch_size",
+        ),
         (
             ModuleNotFoundError("No module named 'h5py'", name="h5py"),
             1,

@@ -23,6 +23,7 @@ import trainer.prepare
 from algorithm.errors import InputError
 from trainer.cli import main
 from trainer.dataset import Dataset
+from trainer.lock import alone_in
 from trainer.patches import PatchFile, PatchMeta
 from trainer.prepare import prepare, resolve_quotas
 from trainer.presets import PreparePreset
@@ -192,7 +193,7 @@ def test_a_stale_file_never_lies_beside_a_fresh_one(
 def test_a_second_run_in_the_same_folder_is_refused(make_task: MakeTask, tmp_path: Path) -> None:
     folder, work = make_task(SHAPES[:2]), tmp_path / "work"
     with (
-        trainer.prepare._alone_in(work),
+        alone_in(work, "decathlon prepare"),
         pytest.raises(InputError, match=r"another decathlon prepare is at work in"),
     ):
         prepared(folder, work)

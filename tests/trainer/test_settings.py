@@ -91,6 +91,16 @@ def test_the_polynomial_schedule_is_nnunets() -> None:
     assert rates == pytest.approx([0.01 * (1 - epoch / 10) ** 0.9 for epoch in range(10)])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "polynomial"])
+@pytest.mark.parametrize("warm_up", [0.001, 0.05, 0.17, 0.5])
+def test_warming_up_never_overshoots(schedule: Any, warm_up: float) -> None:
+    settings = TrainSettings(schedule=schedule, epochs=3, warm_up=warm_up, learning_rate=0.1)
+    rates = [learning_rate(settings, epoch, step, 7) for epoch in range(3) for step in range(7)]
+    assert max(rates) <= 0.1
+    assert min(rates) > 0
+    assert max(rates) > 0.09
+
+
 def test_the_cosine_schedule_rises_and_falls_to_nothing() -> None:
     settings = TrainSettings(schedule="cosine", epochs=4, warm_up=0.25, learning_rate=2.0)
     rates = [learning_rate(settings, epoch, step, 10) for epoch in range(4) for step in range(10)]
@@ -99,3 +109,10 @@ def test_the_cosine_schedule_rises_and_falls_to_nothing() -> None:
     assert rates.index(max(rates)) == pytest.approx(10, abs=1)
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0 <= rates[-1] < 0.02
+
+
+def test_a_table_and_a_value_of_one_name_are_refused() -> None:
+    with pytest.raises(
+        InputError, match=r"gives 'augment' a value and, in 'augment.noise_share=0.1', a setting"
+    ):
+        read_assignments(["augment=3", "augment.noise_share=0.1"])

@@ -26,6 +26,9 @@ VERBS = {
     "submission": "check predictions and zip them for the Decathlon leaderboard",
 }
 
+OUT_OF_MEMORY = "out of memory: close other programs, or train with a smaller batch_size"
+NO_MEMORY = ("out of memory", "defaultcpuallocator", "alloc_cpu")  # PyTorch's RuntimeErrors for it
+
 
 @log_to_stderr()
 def main(argv: list[str] | None = None) -> int:
@@ -59,12 +62,15 @@ def main(argv: list[str] | None = None) -> int:
             asked, f"{file}{(error.strerror or str(error)).lower()}; choose another place or free this one"
         )
     except MemoryError:
-        log.exception("out of memory")
-        return _failed(asked, "out of memory")
+        log.debug("out of memory", exc_info=True)
+        return _failed(asked, OUT_OF_MEMORY)
     except RecursionError:
         log.debug("recursion", exc_info=True)
         return _failed(asked, "a file nests its values too deeply to be read")
     except Exception as error:
+        if any(word in str(error).lower() for word in NO_MEMORY):
+            log.debug("out of memory", exc_info=True)
+            return _failed(asked, OUT_OF_MEMORY)
         log.exception("unexpected failure")
         return _failed(asked, f"unexpected {type(error).__name__}: {error}")
     return 0
