@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from algorithm.errors import InputError
 from algorithm.geometry import ORTHONORMAL_TOLERANCE, Geometry, numbers
-from algorithm.itk import PIXEL_TYPES, check_size, quiet, reason
+from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,8 @@ def _header(path: Path) -> Slice | None:
         return None
     reader = _reader(path)
     try:
-        reader.ReadImageInformation()
+        with ONE_AT_A_TIME:
+            reader.ReadImageInformation()
     except RuntimeError:
         if not claims:
             return None
@@ -238,7 +239,8 @@ def _tilt(text: str) -> float:
 def _pixels(one: Slice) -> NDArray[Any]:
     reader = _reader(one.path)
     try:
-        image = reader.Execute()
+        with ONE_AT_A_TIME:
+            image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{one.path} has pixels that cannot be decoded: {reason(error)}") from None
     pixels: NDArray[Any] = sitk.GetArrayFromImage(image)

@@ -24,7 +24,7 @@ from algorithm.dicom import is_dicom, read_series, series_geometry
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, difference, numbers
-from algorithm.itk import PIXEL_TYPES, check_size, quiet, reason
+from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,8 @@ def _read(path: Path) -> sitk.Image:
         return image
     with quiet(), _open(path, whole=True) as reader:
         try:
-            image = reader.Execute()
+            with ONE_AT_A_TIME:
+                image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{path} cannot be read: {reason(error)}") from None
         if extra := image.GetDimension() - 3:
@@ -196,7 +197,8 @@ def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFi
     reader.SetFileName(str(name))
     reader.SetImageIO(READERS[suffix])
     try:
-        reader.ReadImageInformation()
+        with ONE_AT_A_TIME:
+            reader.ReadImageInformation()
     except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
     size = tuple(reader.GetSize())
@@ -404,7 +406,8 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
     """Write an image and read back what makes it complete."""
     with quiet():
         try:
-            sitk.WriteImage(image, str(path), useCompression=True)
+            with ONE_AT_A_TIME:
+                sitk.WriteImage(image, str(path), useCompression=True)
         except RuntimeError as error:
             raise OSError(reason(error)) from None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from algorithm.errors import InputError
 
 # More than any CT: 2,000 slices of 1024 x 1024 voxels in float32. A header that claims more is wrong.
 LARGEST_IMAGE_BYTES = 8 * 2**30
+
+# ITK's readers and writers share state: two at a time have ended a process (SimpleITK issues 74 and 805).
+ONE_AT_A_TIME = threading.Lock()
 
 PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     sitk.sitkInt8: np.dtype(np.int8),

@@ -23,7 +23,7 @@ from trainer.patches import PatchFile
 
 TRANSFORMS: dict[str, dict[str, Any]] = {
     "as it is": {},
-    "mirror": {"mirror_zyx": (0.0, 0.5, 0.5)},
+    "mirror": {"mirror_zyx": (0.0, 0.0, 1.0)},
     "rotate": {"rotate_share": 1.0},
     "scale": {"scale_share": 1.0},
     "elastic": {"elastic_share": 1.0},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 
 FORMAT_VERSION = 3
+NAME = re.compile(r"epoch_(\d+)(?:_batch_(\d+))?\.pt")
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], *, epochs: int, batches: int, keep: int) -> None:
@@ -66,10 +68,12 @@ def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]
 
 def _files(folder: Path) -> list[Path]:
     """Return the checkpoints of a folder by progress, the oldest first."""
-    return sorted(folder.glob("epoch_*.pt"), key=progress_of)
+    return sorted((file for file in folder.glob("epoch_*.pt") if NAME.fullmatch(file.name)), key=progress_of)
 
 
 def progress_of(file: Path) -> tuple[int, int]:
     """Return the whole epochs and the further batches that a checkpoint has seen, by its name."""
-    epoch, _, batch = file.stem.removeprefix("epoch_").partition("_batch_")
-    return int(epoch), int(batch or 0)
+    name = NAME.fullmatch(file.name)
+    if name is None:
+        raise ValueError(f"a checkpoint must be named epoch_N.pt or epoch_N_batch_M.pt, got {file.name}")
+    return int(name[1]), int(name[2] or 0)

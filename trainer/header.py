@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.images import READERS, image_suffix, read_geometry
-from algorithm.itk import quiet, reason
+from algorithm.itk import ONE_AT_A_TIME, quiet, reason
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def read_header(path: Path) -> Header:
     reader.SetFileName(str(path))
     reader.SetImageIO(READERS[suffix])
     try:
-        with quiet():
+        with quiet(), ONE_AT_A_TIME:
             reader.ReadImageInformation()
     except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None

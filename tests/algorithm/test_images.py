@@ -8,9 +8,12 @@ import re
 import resource
 import shutil
 import struct
+import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -824,3 +827,28 @@ def test_a_scan_without_a_finite_voxel_is_refused() -> None:
         image = sitk.GetImageFromArray(np.array(values, np.float32).reshape(1, 1, 2))
         with pytest.raises(InputError, match="no voxel of the scan is a finite number"):
             hounsfield(image)
+
+
+def test_itk_reads_and_writes_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time have aborted a process: threads of `prepare` must take turns within ITK."""
+    path = write(tmp_path / "a.nii.gz", scan())
+    inside: list[None] = []
+    most: list[int] = []
+    for kind, name in ((sitk.ImageFileReader, "Execute"), (sitk.ImageFileReader, "ReadImageInformation")):
+        original = getattr(kind, name)
+
+        def counted(self: object, original: Any = original) -> object:
+            inside.append(None)
+            most.append(len(inside))
+            time.sleep(0.005)
+            try:
+                return original(self)
+            finally:
+                inside.pop()
+
+        monkeypatch.setattr(kind, name, counted)
+    with ThreadPoolExecutor(8) as pool:
+        volumes = list(pool.map(lambda _: read_hounsfield(path)[0], range(16)))
+    assert len(most) == 32
+    assert max(most) == 1
+    assert all(np.array_equal(volume, scan()) for volume in volumes)

@@ -188,6 +188,7 @@ def test_two_trainings_do_not_share_a_folder(
 
 
 def test_checkpoints_are_kept_by_progress_not_by_name(tmp_path: Path) -> None:
+    (tmp_path / "epoch_0007 (copy).pt").write_bytes(b"left alone")
     for epochs, batches in (
         (9998, 0),
         (9999, 0),
@@ -202,7 +203,7 @@ def test_checkpoints_are_kept_by_progress_not_by_name(tmp_path: Path) -> None:
         state = checkpoint.load_newest_checkpoint(tmp_path, torch.device("cpu"))
         assert state is not None
         assert state["at"] == [epochs, batches]
-    names = {path.name for path in tmp_path.iterdir()}
+    names = {path.name for path in tmp_path.iterdir() if "copy" not in path.name}
     assert names == {"epoch_9999_batch_1000000.pt", "epoch_10000.pt", "epoch_10001.pt"}
 
 
