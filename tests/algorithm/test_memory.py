@@ -68,6 +68,5 @@ def test_the_deepest_scan_fits(
         timeout=500,
     )
     peak = int(done.stdout.split()[-1])
-    print(f"peak {peak / 2**20:.0f} MiB")  # pytest -s
-    assert 500_000_000 < peak < LIMIT_BYTES
+    assert 500_000_000 < peak < LIMIT_BYTES, f"{peak / 2**20:.0f} MiB"
     assert read_geometry(tmp_path / "out" / name).shape_zyx == DEEP_XYZ[::-1]
