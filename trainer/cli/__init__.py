@@ -24,6 +24,7 @@ VERBS = {
     "predict": "segment an image or a folder of images with a model bundle",
     "evaluate": "score predictions against reference labels",
     "submission": "check predictions and zip them for the Decathlon leaderboard",
+    "doctor": "examine a bundle, an output folder or a submission before it is used or uploaded",
 }
 
 OUT_OF_MEMORY = "out of memory: close other programs, or train with a smaller batch_size"
