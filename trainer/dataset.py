@@ -86,6 +86,15 @@ def read_label_names(folder: Path) -> tuple[str, ...]:
     return label_names(_load(file), file)
 
 
+def declared_test_count(folder: Path) -> int | None:
+    """Return "numTest" of FOLDER/dataset.json, None where it says nothing; else InputError as `Dataset.read`."""
+    file = _find(folder)
+    count = _load(file).get("numTest")
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool)):
+        raise InputError(f'"numTest" must be a whole number, but is {_kind(count)} in {file}')
+    return count
+
+
 def label_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
     """Return the names under "labels" of a parsed dataset.json, the name of value v at place v."""
     names = _by_number(document, "labels", file)

@@ -13,7 +13,7 @@ from algorithm.errors import InputError
 from tests.decathlon import ORIGIN_XYZ_MM, RAS, SPACING_XYZ_MM, labels, make_task, write
 from trainer.cli import main
 from trainer.header import read_header
-from trainer.submission import SubmissionError, check_predictions, write_submission
+from trainer.submission import SubmissionError, write_submission
 
 FIRST = labels((1, (2, 2, 2), (6, 6, 6)), (2, (2, 2, 2), (4, 4, 4)))
 SECOND = labels((1, (1, 1, 1), (3, 5, 9)))
@@ -137,7 +137,7 @@ def test_an_older_zip_survives_a_refusal(task: Path, predictions: Path, tmp_path
     with pytest.raises(SubmissionError, match=r"lacks the test case pancreas_002$"):
         write_submission(predictions, task, out)
     assert out.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".s.zip.parts"]
 
 
 def test_a_shifted_origin_is_refused(task: Path, predictions: Path) -> None:
@@ -145,14 +145,14 @@ def test_a_shifted_origin_is_refused(task: Path, predictions: Path) -> None:
     with pytest.raises(
         SubmissionError, match=r"pancreas_002\.nii\.gz must lie on .*has origin .*against .*mm"
     ):
-        check_predictions(predictions, task)
+        write_submission(predictions, task, predictions / "s.zip")
 
 
 def test_a_flipped_direction_is_refused(task: Path, predictions: Path) -> None:
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     write(predictions / "pancreas_002.nii.gz", SECOND, direction=identity)
     with pytest.raises(SubmissionError, match=r"pancreas_002\.nii\.gz must lie on .*has direction "):
-        check_predictions(predictions, task)
+        write_submission(predictions, task, predictions / "s.zip")
 
 
 def test_the_folder_must_be_a_tasks(tmp_path: Path, predictions: Path) -> None:
@@ -178,7 +178,8 @@ def test_images_with_channels_have_the_grid_of_one_channel(tmp_path: Path, predi
     assert header.dimensions == 4
     assert header.grid.shape_zyx == (8, 10, 12)
     assert header.grid.spacing_zyx_mm == pytest.approx(SPACING_XYZ_MM[::-1])
-    assert [entry.case for entry in check_predictions(predictions, task)] == ["pancreas_002", "pancreas_044"]
+    entries = write_submission(predictions, task, tmp_path / "s.zip")
+    assert [entry.case for entry in entries] == ["pancreas_002", "pancreas_044"]
 
 
 def test_unreadable_headers_are_refused(tmp_path: Path) -> None:
@@ -200,9 +201,13 @@ def test_the_command_says_what_it_wrote_and_what_the_leaderboard_wants(
     arguments = ["submission", str(predictions), "--dataset", str(task), "--out", str(tmp_path / "s.zip")]
     assert main(arguments) == 0
     captured = capsys.readouterr()
-    assert captured.out == f"{tmp_path / 's.zip'}: 2 cases of Task07_Pancreas, 0.0 MB\n"
-    assert "background only in 1 cases: pancreas_002" in captured.err
-    assert "all ten tasks in one zip; its importer strips a single common parent folder" in captured.err
+    assert captured.out.splitlines() == [
+        "Task07_Pancreas: 2 cases",
+        f"{tmp_path / 's.zip'}: 2 cases, 0.0 MB; manifest in {tmp_path / 's.manifest.json'}",
+    ]
+    assert "nothing but background in 1 of the 2 cases of Task07_Pancreas: pancreas_002" in captured.err
+    assert "9 of the Decathlon's ten tasks are missing (Task01_BrainTumour, Task02_Heart, " in captured.err
+    assert "one of Task07_Pancreas alone arrives without that folder" in captured.err
 
 
 def test_the_command_lists_problems_and_ends_with_the_first(
