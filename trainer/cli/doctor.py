@@ -14,7 +14,7 @@ from types import ModuleType
 from algorithm.errors import InputError
 
 EXAMPLE = "decathlon doctor submission submission.zip --dataset DATA"
-SUBJECTS = ("bundle", "submission")
+SUBJECTS = ("bundle", "output", "submission")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
