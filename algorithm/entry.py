@@ -12,9 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import SimpleITK as sitk
 from evalutils import SegmentationAlgorithm
 from evalutils.io import ImageLoader
+from numpy.typing import NDArray
 
 from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
@@ -54,8 +56,9 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def __init__(self, segmenter: Segmenter, job: Job, input_root: Path) -> None:
         self.segmenter = segmenter
-        self.final_folder = job.output_folder
+        self.job = job
         self.failures: list[str] = []
+        self.labels: NDArray[np.uint8] | None = None
         super().__init__(
             input_path=input_root,
             output_path=job.output_folder / ".partial",
@@ -68,7 +71,10 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         """Return uint8 labels on the grid of `input_image`."""
         labels = self.segmenter.labels(hounsfield(input_image), self.geometry, self.stages)
         self.counts = count_labels(labels, len(self.segmenter.description.labels))
-        return label_image(labels, self.geometry)
+        self.labels = labels
+        image = label_image(labels, self.geometry)
+        self._assert_same_grid(Geometry.of(image), "made")
+        return image
 
     def process_case(self, *, idx: int, case: Any) -> dict[str, Any]:
         """Segment, write and check one scan; a failure becomes the case's error message."""
@@ -77,15 +83,21 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         self.stages = Stages()
         try:
             result: dict[str, Any] = super().process_case(idx=idx, case=case)
+            result["inputs"][0]["filename"] = case["path"].name
             self._publish(result["outputs"][0]["filename"])
             self.stages.since_last("write")
             self.segmenter.report(self.counts, self.geometry, self.stages)
             return result
         except InputError as error:
             message = " ".join(str(error).split())
+        except OSError as error:
+            log.debug("%s failed", case["path"], exc_info=True)
+            message = f"{error.filename or case['path']}: {(error.strerror or str(error)).lower()}"
         except Exception as error:
             log.exception("%s failed", case["path"])
             message = f"{case['path']}: unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+        finally:
+            self.labels = None  # not kept while the next scan is segmented
         self.failures.append(message)
         inputs = [{"type": "metaio_image", "filename": case["path"].name}]
         return {"outputs": [], "inputs": inputs, "error_messages": [message]}
@@ -95,19 +107,27 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         write_results(Path(self._output_file), self._case_results)
 
     def _load_input_image(self, *, case: Any) -> tuple[sitk.Image, Path]:
-        # The base class compares a hash with the one of an earlier read; here each scan is read once.
+        # The base class compares a hash with the one of an earlier read; here each scan is read once. It names the
+        # label map after the path that it is given.
         with self.stages("read"):
             image = ScanLoader.load_image(case["path"])
         self.geometry = Geometry.of(image)
-        return image, case["path"]
+        return image, case["path"].with_name(self.job.name_of_result(case["path"]))
 
     def _publish(self, name: str) -> None:
-        written = self._output_path / name
-        _, geometry = read_labels(written)
-        if difference := same_grid(self.geometry, geometry):
-            raise RuntimeError(f"the label map for {name} does not lie on its scan's grid: {difference}")
+        """Move what was written into the output folder, once it was read back and found the same."""
+        voxels, geometry = read_labels(self._output_path / name)
+        self._assert_same_grid(geometry, "written")
+        if self.labels is None or not np.array_equal(voxels, self.labels):
+            raise RuntimeError(
+                "the label map was written with other labels than were found; is the disk full?"
+            )
         for file in self._output_path.iterdir():  # an .mhd has its voxels in a second file
-            file.replace(self.final_folder / file.name)
+            file.replace(self.job.output_folder / file.name)
+
+    def _assert_same_grid(self, geometry: Geometry, done: str) -> None:
+        if difference := same_grid(self.geometry, geometry):
+            raise RuntimeError(f"the label map as {done} does not lie on its scan's grid: {difference}")
 
 
 def write_results(file: Path, cases: list[dict[str, Any]]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from algorithm.errors import InputError
-from algorithm.images import list_images
+from algorithm.images import case_name, list_images
 
 DEFAULT_OUTPUT_SLUG = "pancreas-tumour-segmentation"
+PLATFORM_SUFFIX = ".mha"
 MODEL_FOLDERS = ("/opt/ml/model", "/opt/algorithm/bundle")
 
 
@@ -20,8 +23,9 @@ class Job:
     Attributes:
         images: the scans, in order of path.
         model: the bundle's folder.
-        output_folder: where label maps go, under the name of their scan.
+        output_folder: where label maps go.
         results_file: results.json.
+        output_name: the file name of the label map; None: that of its scan.
 
     """
 
@@ -29,6 +33,11 @@ class Job:
     model: Path
     output_folder: Path
     results_file: Path
+    output_name: str | None = None
+
+    def name_of_result(self, image: Path) -> str:
+        """Return the file name of a scan's label map."""
+        return self.output_name or image.name
 
 
 def results_file(environment: Mapping[str, str]) -> Path:
@@ -39,52 +48,126 @@ def results_file(environment: Mapping[str, str]) -> Path:
 def find_job(environment: Mapping[str, str]) -> Job:
     """Look for images in both layouts of the platform and for the model.
 
-    Images lie in /input (old layout; results to /output/images) or in /input/images/<slug> (sockets; results
-    to /output/images/<DECATHLON_OUTPUT_SLUG>). DECATHLON_INPUT, DECATHLON_OUTPUT and DECATHLON_MODEL change the
-    roots. The model is /opt/ml/model when something is there, else the bundle inside the image.
+    Images lie in /input (old layout; results to /output/images, under the name of their scan) or in the folder of
+    a socket below /input/images (results to /output/images/<DECATHLON_OUTPUT_SLUG>). A socket's folder is what
+    inputs.json says, where it is there, and /input/images/<slug> else; DECATHLON_INPUT_SLUG chooses among several.
+    DECATHLON_OUTPUT_NAME is the file name of the one label map. DECATHLON_INPUT, DECATHLON_OUTPUT and
+    DECATHLON_MODEL change the roots. The model is /opt/ml/model when something is there, else the bundle inside the
+    image.
 
     Raises:
-        InputError: no images, both layouts at once, two images in one socket or of one name, or no model.
+        InputError: no images, both layouts at once, more than one socket or more than one image in it, an output
+            folder that would end with two images, a name that is none, inputs.json that cannot be read, or no model.
 
     """
     root = Path(environment.get("DECATHLON_INPUT", "/input"))
     if not root.is_dir():
         raise InputError(f"the input folder {root} does not exist; mount the folder of scans there")
     plain = list_images(root)
-    sockets = sorted(folder for folder in (root / "images").glob("*") if folder.is_dir())
-    from_sockets = [image for folder in sockets for image in _one_image(folder, root)]
-    if plain and from_sockets:
-        raise InputError(
-            f"images lie both in {root} and in {from_sockets[0].parent}; use one of the two layouts"
-        )
-    images = plain or from_sockets
-    if not images:
-        raise InputError(f"no image (.mha) is in {root} or {root / 'images' / '<slug>'}")
-    _refuse_same_names(images)
+    sockets = _sockets(root)
+    if plain and any(list_images(folder) for folder in sockets.values()):
+        raise InputError(f"images lie both in {root} and in {root / 'images'}; use one of the two layouts")
     output = results_file(environment).parent / "images"
-    if from_sockets:
+    name = _output_name(environment)
+    if plain:
+        if name and len(plain) > 1:
+            raise InputError(
+                f"DECATHLON_OUTPUT_NAME names one label map, but {root} holds {len(plain)} scans; leave it out"
+            )
+        images = plain
+    else:
+        images = [_scan_of_a_socket(sockets, environment.get("DECATHLON_INPUT_SLUG"), root)]
         output /= environment.get("DECATHLON_OUTPUT_SLUG", DEFAULT_OUTPUT_SLUG)
-    return Job(tuple(images), _find_model(environment), output, results_file(environment))
+        name = name or f"{case_name(images[0])}{PLATFORM_SUFFIX}"
+        _refuse_other_images(output, name)
+    return Job(tuple(images), _find_model(environment), output, results_file(environment), name)
 
 
-def _one_image(socket: Path, root: Path) -> list[Path]:
-    found = list_images(socket)
+def _sockets(root: Path) -> dict[str, Path]:
+    """Return the folders of image sockets by slug: those that inputs.json names, and /input/images/<slug>."""
+    folders = {folder.name: folder for folder in sorted((root / "images").glob("*")) if folder.is_dir()}
+    file = root / "inputs.json"
+    if not file.is_file():
+        return folders
+    try:
+        document = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} is not valid JSON: {error}") from None
+    named: dict[str, Path] = {}
+    for value in document if isinstance(document, list) else []:
+        # The platform called a socket an interface before.
+        socket = (value.get("socket") or value.get("interface")) if isinstance(value, dict) else None
+        slug, path = (
+            (socket.get("slug"), socket.get("relative_path")) if isinstance(socket, dict) else (None, None)
+        )
+        if isinstance(slug, str) and isinstance(path, str):
+            folder = next(
+                (known for known in folders.values() if known == root / posixpath.normpath(path)), None
+            )
+            if folder is not None:
+                named[slug] = folder
+    return named | {
+        slug: folder for slug, folder in folders.items() if folder not in named.values() and slug not in named
+    }
+
+
+def _scan_of_a_socket(sockets: Mapping[str, Path], slug: str | None, root: Path) -> Path:
+    if slug is not None:
+        if slug not in sockets:
+            raise InputError(
+                f"no input socket is called {slug} (DECATHLON_INPUT_SLUG); {root} has {', '.join(sockets) or 'none'}"
+            )
+        sockets = {slug: sockets[slug]}
+    filled = {name: found for name, folder in sockets.items() if (found := list_images(folder))}
+    if not filled:
+        raise InputError(
+            f"no image (.mha) is in {root} or {root / 'images' / (slug or '<slug>')}{_tiff(sockets)}"
+        )
+    if len(filled) > 1:
+        raise InputError(
+            f"images lie in {len(filled)} input sockets ({', '.join(filled)}), and one label map goes out; "
+            "choose one with DECATHLON_INPUT_SLUG"
+        )
+    ((name, found),) = filled.items()
     if len(found) > 1:
         raise InputError(
-            f"a socket folder must hold one image, but {socket} holds {len(found)} "
+            f"a socket folder must hold one image, but {sockets[name]} holds {len(found)} "
             f"({found[0].name}, {found[1].name}, …); run one job for each, or put them all in {root}"
         )
-    return found
+    return found[0]
 
 
-def _refuse_same_names(images: list[Path]) -> None:
-    seen: dict[str, Path] = {}
-    for image in images:
-        other = seen.setdefault(image.name, image)
-        if other is not image:
-            raise InputError(
-                f"two images have one name, so one result would replace the other: {other} and {image}; rename one"
-            )
+def _tiff(sockets: Mapping[str, Path]) -> str:
+    """Return a clause that names a TIFF, which the platform may give but which does not keep the grid of a scan."""
+    files = [file for folder in sockets.values() for file in sorted(folder.iterdir())]
+    found = next((file for file in files if file.suffix.lower() in (".tif", ".tiff")), None)
+    return (
+        f"; {found} is a TIFF, which does not say where its voxels are: give the scan as .mha"
+        if found
+        else ""
+    )
+
+
+def _output_name(environment: Mapping[str, str]) -> str | None:
+    name = environment.get("DECATHLON_OUTPUT_NAME")
+    if name is not None and (Path(name).name != name or not name.endswith(PLATFORM_SUFFIX)):
+        raise InputError(
+            f"DECATHLON_OUTPUT_NAME must be a file name that ends in {PLATFORM_SUFFIX}, got {name!r}"
+        )
+    return name
+
+
+def _refuse_other_images(output: Path, name: str) -> None:
+    """Raise InputError when a socket's output folder would end with two images, which the platform refuses."""
+    other = (
+        next((image for image in list_images(output) if image.name != name), None)
+        if output.is_dir()
+        else None
+    )
+    if other is not None:
+        raise InputError(
+            f"{output} must end with one image, but already holds {other.name}; empty the output folder"
+        )
 
 
 def _find_model(environment: Mapping[str, str]) -> Path:

@@ -6,18 +6,22 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from numpy.typing import NDArray
 
 from algorithm import entry
+from algorithm.bundle import write_bundle
 from algorithm.entry import main
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import read_image, read_labels
+from algorithm.metaimage import check_header
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
 
@@ -82,12 +86,130 @@ def test_the_old_layout(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("slug", [SLUG, "my-slug"])
-def test_sockets(environment: dict[str, str], slug: str) -> None:
+@pytest.mark.parametrize("name", [None, "output.mha"])
+def test_sockets(environment: dict[str, str], slug: str, name: str | None) -> None:
     if slug != SLUG:
         environment["DECATHLON_OUTPUT_SLUG"] = slug
+    if name is not None:
+        environment["DECATHLON_OUTPUT_NAME"] = name
     write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "venous-ct" / "0d4e.mha")
     assert main(environment) == 0
-    assert files(environment) == [f"images/{slug}/0d4e.mha", "results.json"]
+    assert files(environment) == [f"images/{slug}/{name or '0d4e.mha'}", "results.json"]
+    (case,) = results(environment)
+    assert case["inputs"] == [{"type": "metaio_image", "filename": "0d4e.mha"}]
+    assert case["outputs"] == [{"type": "metaio_image", "filename": name or "0d4e.mha"}]
+
+
+def test_what_leaves_a_socket_is_an_mha(environment: dict[str, str]) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.nii.gz")
+    assert main(environment) == 0
+    assert files(environment) == [f"images/{SLUG}/a.mha", "results.json"]
+
+
+def write_inputs(root: Path, key: str, **paths: str) -> None:
+    """Write inputs.json as the platform does: slugs with relative paths, and a value that is no image."""
+    sockets = [{"slug": slug.replace("_", "-"), "relative_path": path} for slug, path in paths.items()]
+    sockets.append({"slug": "age", "relative_path": "age.json"})
+    (root / "inputs.json").write_text(json.dumps([{key: socket, "value": None} for socket in sockets]))
+    (root / "age.json").write_text("61")
+
+
+@pytest.mark.parametrize("key", ["interface", "socket"])
+def test_inputs_json_says_which_folder_belongs_to_a_slug(environment: dict[str, str], key: str) -> None:
+    root = Path(environment["DECATHLON_INPUT"])
+    for folder, name in (("venous-ct", "v.mha"), ("arterial-ct", "a.mha"), ("other", "o.mha")):
+        write_scan(root / "images" / folder / name)
+    write_inputs(root, key, ct_of_the_pancreas="images/venous-ct", early="images/arterial-ct/", wild="../x")
+    assert main(environment) == 1
+    assert "3 input sockets (ct-of-the-pancreas, early, other)" in str(
+        results(environment)[0]["error_messages"]
+    )
+    for slug, name in (("ct-of-the-pancreas", "v.mha"), ("early", "a.mha"), ("other", "o.mha")):
+        output = Path(environment["DECATHLON_OUTPUT"]) / slug
+        assert main(environment | {"DECATHLON_INPUT_SLUG": slug, "DECATHLON_OUTPUT": str(output)}) == 0
+        assert (output / "images" / SLUG / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"DECATHLON_INPUT_SLUG": "mr"}, "no input socket is called mr (DECATHLON_INPUT_SLUG)"),
+        ({"DECATHLON_OUTPUT_NAME": "../a.mha"}, "must be a file name that ends in .mha, got '../a.mha'"),
+        ({"DECATHLON_OUTPUT_NAME": "a.nii.gz"}, "must be a file name that ends in .mha, got 'a.nii.gz'"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(
+    environment: dict[str, str], settings: dict[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.mha")
+    assert main(environment | settings) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert files(environment) == ["results.json"]
+
+
+def test_one_name_for_many_scans_is_refused(environment: dict[str, str]) -> None:
+    for name in ("a.mha", "b.mha"):
+        write_scan(Path(environment["DECATHLON_INPUT"]) / name)
+    assert main(environment | {"DECATHLON_OUTPUT_NAME": "output.mha"}) == 1
+    assert "names one label map, but" in str(results(environment)[0]["error_messages"])
+
+
+def test_an_output_socket_never_ends_with_two_images(environment: dict[str, str]) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.mha")
+    write_scan(Path(environment["DECATHLON_OUTPUT"]) / "images" / SLUG / "b.mha")
+    assert main(environment) == 1
+    assert "already holds b.mha; empty the output folder" in str(results(environment)[0]["error_messages"])
+    assert files(environment) == [f"images/{SLUG}/b.mha", "results.json"]
+
+
+def test_results_are_compressed_uint8(environment: dict[str, str]) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main(environment) == 0
+    header = check_header(Path(environment["DECATHLON_OUTPUT"]) / "images" / "a.mha").fields
+    assert (header["ElementType"], header["CompressedData"], header["NDims"]) == ("MET_UCHAR", "True", "3")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 300])
+def test_thin_and_deep_scans(environment: dict[str, str], depth: int) -> None:
+    scan = write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha", shape_zyx=(depth, 20, 24))
+    assert main(environment) == 0
+    labels, geometry = read_labels(Path(environment["DECATHLON_OUTPUT"]) / "images" / "a.mha")
+    assert same_grid(Geometry.of(scan), geometry) is None
+    assert labels.shape == (depth, 20, 24)
+
+
+def test_a_scan_without_a_pancreas_gives_an_empty_label_map(environment: dict[str, str]) -> None:
+    bundle = random_bundle()
+    with torch.no_grad():
+        for parameter in bundle.network.parameters():
+            parameter.zero_()  # all classes are as likely, and the first is the background
+    write_bundle(Path(environment["DECATHLON_MODEL"]), bundle)
+    scan = write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main(environment) == 0
+    labels, geometry = read_labels(Path(environment["DECATHLON_OUTPUT"]) / "images" / "a.mha")
+    assert same_grid(Geometry.of(scan), geometry) is None
+    assert not labels.any()
+    assert results(environment)[0]["error_messages"] == []
+
+
+def test_scans_are_read_one_by_one(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.mha", "b.mha", "c.mha"):
+        write_scan(Path(environment["DECATHLON_INPUT"]) / name)
+    events: list[str] = []
+    read, segment = entry.ScanLoader.load_image, Segmenter.labels
+
+    def noted_read(path: Path) -> sitk.Image:
+        events.append(f"read {path.name}")
+        return read(path)
+
+    def noted_segment(self: Segmenter, *rest: Any) -> NDArray[np.uint8]:
+        events.append("segment")
+        return segment(self, *rest)
+
+    monkeypatch.setattr(entry.ScanLoader, "load_image", staticmethod(noted_read))
+    monkeypatch.setattr(Segmenter, "labels", noted_segment)
+    assert main(environment) == 0
+    assert events == ["read a.mha", "segment", "read b.mha", "segment", "read c.mha", "segment"]
 
 
 def test_the_input_folder_may_be_a_link(environment: dict[str, str], tmp_path: Path) -> None:
@@ -154,7 +276,37 @@ def test_a_result_on_another_grid_is_never_published(
     monkeypatch.setattr(entry, "label_image", shifted)
     assert main(environment) == 1
     assert files(environment) == ["results.json"]
-    assert "does not lie on its scan's grid: origin" in str(results(environment)[0]["error_messages"])
+    assert "as made does not lie on its scan's grid: origin" in str(results(environment)[0]["error_messages"])
+
+
+def shifted_when_written(image: sitk.Image) -> sitk.Image:
+    image.SetOrigin((0.0, 0.0, 0.0))
+    return image
+
+
+def emptied_when_written(image: sitk.Image) -> sitk.Image:
+    return image * 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (shifted_when_written, "as written does not lie on its scan's grid: origin"),
+        (emptied_when_written, "was written with other labels than were found"),
+    ],
+)
+def test_a_result_that_is_written_wrongly_is_never_published(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[sitk.Image], sitk.Image],
+    message: str,
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    honest = sitk.WriteImage
+    monkeypatch.setattr(sitk, "WriteImage", lambda image, *rest: honest(change(image), *rest))
+    assert main(environment) == 1
+    assert files(environment) == ["results.json"]
+    assert message in str(results(environment)[0]["error_messages"])
 
 
 @pytest.mark.parametrize(
@@ -164,8 +316,15 @@ def test_a_result_on_another_grid_is_never_published(
         (lambda root: root.rmdir(), "does not exist"),
         (
             lambda root: [write_scan(root / "images" / slug / "x.mha") for slug in ("ct", "mr")],
-            "two images have one name",
+            "images lie in 2 input sockets (ct, mr), and one label map goes out",
         ),
+        (lambda root: [write_scan(root / name) for name in ("a.mha", "a.nrrd")], "two images of one case"),
+        (lambda root: (root / "images" / "ct").mkdir(parents=True), "no image"),
+        (
+            lambda root: ((root / "images/ct").mkdir(parents=True), (root / "images/ct/a.tif").touch()),
+            "a.tif is a TIFF, which does not say where its voxels are",
+        ),
+        (lambda root: (root / "inputs.json").write_text("[{"), "inputs.json is not valid JSON"),
         (
             lambda root: [write_scan(root / "images/ct" / name) for name in ("a.mha", "b.mha")],
             "must hold one image",
