@@ -90,6 +90,8 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             return result
         except InputError as error:
             message = " ".join(str(error).split())
+            if case["path"].name not in message:
+                message = f"{case['path']}: {message}"
         except OSError as error:
             log.debug("%s failed", case["path"], exc_info=True)
             message = f"{error.filename or case['path']}: {(error.strerror or str(error)).lower()}"

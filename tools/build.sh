@@ -29,7 +29,8 @@ if [ -n "$bundle" ]; then
     context=$(mktemp -d)
     trap 'rm -rf "$context"' EXIT
     mkdir "$context/bundle"
-    cp "$bundle/model.json" "$bundle/model.safetensors" "$context/bundle/"
+    # shellcheck disable=SC2046 # names without spaces
+    (cd "$bundle" && cp $(bundle_files .) "$context/bundle/")
     chmod -R a+rX "$context"
     printf 'FROM %s\nCOPY bundle/ /opt/algorithm/bundle/\n' "$from" > "$context/Dockerfile"
     engine build --platform=linux/amd64 --pull=false --tag "$tag" "$context"

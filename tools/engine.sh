@@ -23,3 +23,11 @@ fail() {
     echo "${0##*/}: $1" >&2
     exit "${2:-1}"
 }
+
+# The files of the model bundle in folder $1; those of a coarse pass are there or not.
+bundle_files() {
+    echo model.json model.safetensors
+    for coarse in coarse.json coarse.safetensors; do
+        [ ! -f "$1/$coarse" ] || echo "$coarse"
+    done
+}

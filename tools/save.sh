@@ -18,7 +18,8 @@ engine save --output "$1/.image.partial" "$image"
 gzip -c "$1/.image.partial" > "$1/.image.gz.partial"
 mv "$1/.image.gz.partial" "$1/image.tar.gz"
 if [ -n "${2:-}" ]; then
-    tar -C "$2" --owner=0 --group=0 --mode=a+r -czf "$1/.model.partial" model.json model.safetensors
+    # shellcheck disable=SC2046 # names without spaces
+    tar -C "$2" --owner=0 --group=0 --mode=a+r -czf "$1/.model.partial" $(bundle_files "$2")
     mv "$1/.model.partial" "$1/model.tar.gz"
 fi
 ls -l "$1"
