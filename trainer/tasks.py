@@ -86,7 +86,7 @@ def said_of_missing(present: Sequence[str]) -> str | None:
             "alone arrives without that folder, however it is packed"
         )
     return (
-        f"{len(missing)} of the Decathlon's ten tasks are missing ({', '.join(missing)}): a submission of one task "
-        'was refused in public with "Could not load … /input/Task01_BrainTumour", so all ten appear to be required'
-        + folder
+        f"the submission lacks {len(missing)} of the Decathlon's ten tasks ({', '.join(missing)}); one of a single "
+        'task was refused in public with "Could not load … /input/Task01_BrainTumour", so all ten appear to be '
+        f"required{folder}; 'decathlon submission --fill-empty' completes it where the test images of all ten are there"
     )

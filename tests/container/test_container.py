@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,15 +13,23 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm.bundle import FILES, write_bundle
 from algorithm.geometry import Geometry
+from tests.bundles import coarse_to_fine_bundle
+from tests.container.base_image import base_of
 from tests.container.engine import REPOSITORY, Engine, Finished, timed
+from tests.container.hostile import HOSTILE, UNREADABLE
 from tests.container.jobs import InImage, Job, OnHost, Runner, voxels
+from trainer.cli import main as decathlon
+from trainer.doctor.bundle import check as check_bundle
+from trainer.doctor.output import check as examine
 
 pytestmark = [pytest.mark.container, pytest.mark.timeout(2000)]
 
 NewJob = Callable[..., Job]
 Note = Callable[[str], None]
 SCANS = ("abdomen_crlm_1004/tiny_ct.nii.gz", "totalsegmentator_example/ct_small.nii.gz")
+WHOLE_CT = "abdomen_crlm_1004/ct.nii.gz"
 LAYOUTS = (
     "8ab1f9c2-7a50-4a3c-9a0e-d3f2a7c1b5e4.mha",
     "images/venous-ct/8ab1f9c2-7a50-4a3c-9a0e-d3f2a7c1b5e4.mha",
@@ -58,19 +68,57 @@ def without_folders(document: object) -> object:
     return document.rpartition("/")[2] if isinstance(document, str) else document
 
 
-@pytest.mark.parametrize(("scan", "name"), [*zip(SCANS, LAYOUTS, strict=True)], ids=["plain", "socket"])
+def assert_same_as_predict(job: Job, scan: Path, bundle: Path, folder: Path) -> None:
+    """Compare the one label map of a job with what `decathlon predict` makes of the same file."""
+    assert decathlon(["predict", str(scan), "--model", str(bundle), "--out", str(folder)]) == 0
+    (predicted,) = folder.rglob("*.mha")
+    (found, image), (expected, other) = voxels(job.results()[0]), voxels(predicted)
+    assert found.dtype == expected.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+    assert Geometry.of(image) == Geometry.of(other)
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a synthetic scan."""
+    folder = tmp_path_factory.mktemp("phantom")
+    assert (
+        decathlon(["phantom", str(folder), "--cases", "1", "--test", "1", "--size", "small", "--seed", "0"])
+        == 0
+    )
+    (scan,) = (folder / "Task07_Pancreas" / "imagesTs").iterdir()
+    return scan
+
+
+@pytest.mark.parametrize(
+    ("scan", "name"),
+    [*zip(SCANS, LAYOUTS, strict=True), (WHOLE_CT, LAYOUTS[1]), ("phantom", LAYOUTS[0])],
+    ids=["plain", "socket", "whole CT", "phantom"],
+)
 def test_voxels_are_those_of_a_run_outside(
-    scan: str, name: str, runner: Runner, bundle: Path, real_data: Path, new_job: NewJob, note: Note
+    scan: str,
+    name: str,
+    runner: Runner,
+    bundle: Path,
+    real_data: Path,
+    phantom: Path,
+    new_job: NewJob,
+    note: Note,
+    tmp_path: Path,
 ) -> None:
-    image = sitk.ReadImage(str(real_data / scan))
+    source = phantom if scan == "phantom" else real_data / scan
+    image = sitk.ReadImage(str(source))
     job, reference = new_job(bundle), new_job(bundle)
     for each in (job, reference):
         each.add(image, name)
     finished_well(OnHost().run(reference))
     done = finished_well(runner.run(job))
     assert_same_label_maps(job, reference, image)
+    assert_same_as_predict(job, job.input / name, bundle, tmp_path / "predicted")
     peak = f", peak {done.peak_mib:.0f} MiB" if done.peak_mib else ""
-    note(f"{Path(scan).name} {'x'.join(map(str, image.GetSize()))} in {done.seconds:.1f} s{peak}")
+    note(f"{source.name} {'x'.join(map(str, image.GetSize()))} in {done.seconds:.1f} s{peak}")
+    findings = examine(job.output, job.input, values=[0, 1, 2])
+    assert [finding for finding in findings if finding.severity != "note"] == []
 
 
 def test_weights_inside_the_image_give_the_same_voxels(
@@ -107,19 +155,47 @@ def assert_refused(done: Finished, job: Job, message: str) -> None:
     assert message in done.last_line
 
 
-def test_corrupt_scan_is_refused(runner: Runner, bundle: Path, new_job: NewJob) -> None:
+def test_each_hostile_scan_is_refused_and_the_sound_one_beside_them_is_segmented(
+    runner: Runner, bundle: Path, new_job: NewJob, real_data: Path, note: Note
+) -> None:
+    job, reference = new_job(bundle), new_job(bundle)
+    sound = sitk.ReadImage(str(real_data / SCANS[0]))
+    for each in (job, reference):
+        each.add(sound, "sound.mha")
+    job.add(sound[20:44, 20:40, :6], "small.mha")
+    small = (job.input / "small.mha").read_bytes()
+    (job.input / "small.mha").unlink()
+    # root may read everything, and without an image root is who runs the job
+    files = (*HOSTILE, UNREADABLE) if isinstance(runner, InImage) or os.geteuid() else HOSTILE
+    for number, hostile in enumerate(files):
+        hostile.make(job.input / f"{number:02}.mha", small)
+    finished_well(OnHost().run(reference))
+    done = runner.run(job)
+    assert done.status == 1
+    assert "Traceback" not in done.stderr
+    cases = {
+        case["inputs"][0]["filename"]: case for case in json.loads((job.output / "results.json").read_text())
+    }
+    assert len(cases) == 1 + len(files)
+    for number, hostile in enumerate(files):
+        case = cases[f"{number:02}.mha"]
+        (message,) = case["error_messages"]
+        assert hostile.sentence in message, hostile.what
+        assert f"{number:02}.mha" in message
+        assert case["outputs"] == []
+        note(f"refused: {hostile.what}: {message}")
+    assert done.last_line == f"algorithm: {message}"
+    assert job.files() == ["images/sound.mha", "results.json"]
+    (found, image), (expected, other) = voxels(job.results()[0]), voxels(reference.results()[0])
+    np.testing.assert_array_equal(found, expected)
+    assert Geometry.of(image) == Geometry.of(other)
+
+
+def test_corrupt_scan_fails_the_job(runner: Runner, bundle: Path, new_job: NewJob) -> None:
     job = new_job(bundle)
     (job.input / LAYOUTS[0]).write_bytes(
         b"ObjectType = Image\nNDims = 3\nDimSize = 64 64 64\nElementType = MET_SHORT\n"
     )
-    assert_refused(runner.run(job), job, LAYOUTS[0])
-
-
-def test_truncated_scan_is_refused(runner: Runner, bundle: Path, new_job: NewJob, real_data: Path) -> None:
-    job = new_job(bundle)
-    job.add(sitk.ReadImage(str(real_data / SCANS[0])), LAYOUTS[0])
-    whole = (job.input / LAYOUTS[0]).read_bytes()
-    (job.input / LAYOUTS[0]).write_bytes(whole[: len(whole) // 2])
     assert_refused(runner.run(job), job, LAYOUTS[0])
 
 
@@ -186,10 +262,108 @@ def test_image_holds_the_hospital_rooms_only(engine: Engine | None, image: str) 
     assert found["rooms"]["voxelcore"].count(".so") == 1
 
 
+PROBE = """
+import json, os, pathlib, socket, resource
+status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+def cgroup(name):
+    found = [p for p in (f"/sys/fs/cgroup/{name}", f"/sys/fs/cgroup/{name.split('.')[0]}/{name}") if os.path.exists(p)]
+    return pathlib.Path(found[0]).read_text().strip() if found else None
+def fails(action):
+    try:
+        action()
+    except OSError as error:
+        return error.strerror
+shm = os.statvfs("/dev/shm")
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()],
+    "capabilities": {key: int(status[key], 16) for key in ("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb")},
+    "no new privileges": int(status["NoNewPrivs"]),
+    "interfaces": sorted(name for _, name in socket.if_nameindex()),
+    "connect": fails(lambda: socket.create_connection(("192.0.2.1", 443), 3)),
+    "root": fails(lambda: open("/opt/algorithm/left-behind", "w")),
+    "input": fails(lambda: open("/input/left-behind", "w")),
+    "model": fails(lambda: open("/opt/ml/model/left-behind", "w")),
+    "output": fails(lambda: open("/output/left-behind", "w")),
+    "tmp": fails(lambda: open("/tmp/left-behind", "w")),
+    "shm": shm.f_blocks * shm.f_frsize,
+    "pids": cgroup("pids.max"),
+    "memory": cgroup("memory.max") or cgroup("memory.limit_in_bytes"),
+}))
+"""
+
+
+def test_every_restriction_is_in_force(
+    engine: Engine | None, image: str, bundle: Path, new_job: NewJob
+) -> None:
+    assert engine is not None
+    job = new_job(bundle)
+    mounted = {job.input: "/input:ro", job.output: "/output", bundle: "/opt/ml/model:ro"}
+    done = finished_well(engine.run(image, mounted, user="54321:54321", command=("python", "-c", PROBE)))
+    found = json.loads(done.stdout)
+    if engine.is_podman and os.geteuid() != 0:
+        del found["user"]  # a user's podman maps its own id
+    else:
+        assert found.pop("user") == [54321, 54321]
+    for name, limit in (("pids", "256"), ("memory", str(4 << 30))):
+        value = found.pop(name)
+        assert value in (limit, None), f"{name} are limited to {value}"
+    assert found == {
+        "capabilities": dict.fromkeys(("CapPrm", "CapEff", "CapBnd", "CapInh", "CapAmb"), 0),
+        "no new privileges": 1,
+        "interfaces": ["lo"],
+        "connect": "Network is unreachable",
+        "root": "Read-only file system",
+        "input": "Read-only file system",
+        "model": "Read-only file system",
+        "output": None,
+        "tmp": None,
+        "shm": 64 << 20,
+    }
+
+
 def test_restrictions_hold(engine: Engine | None, image: str) -> None:
+    """Even root cannot write to the image; no job gets more memory or more processes than it was promised."""
     assert engine is not None
     code = "open('/opt/algorithm/left-behind', 'w')"
     done = engine.run(image, {}, user="0:0", command=("python", "-c", code))
     assert "Read-only file system" in done.last_line
     done = engine.run(image, {}, user="4321:4321", command=("python", "-c", "b'x' * (5 << 30)"))
     assert done.status == 137, "5 GiB were given to a job of 4"
+    start = "threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
+    code = f"import threading, time; [{start} for _ in range(300)]"
+    done = engine.run(image, {}, user="4321:4321", command=("python", "-c", code))
+    assert "can't start new thread" in done.last_line, "300 threads were given to a job of 256"
+
+
+@pytest.mark.usefixtures("image")  # its build brings the small image that is saved here
+def test_what_is_saved_for_upload_is_whole(engine: Engine | None, tmp_path: Path) -> None:
+    """The script is run on a small image: the real one takes minutes to compress, and the script is the same."""
+    assert engine is not None
+    base = base_of(REPOSITORY / "Dockerfile")
+    tag = "localhost/decathlon-unet-saved:test"
+    subprocess.run([engine.name, "tag", base, tag], check=True)
+    identity = engine.inspect(tag)["Id"]
+    model = tmp_path / "model"
+    write_bundle(model, coarse_to_fine_bundle())
+    for file in model.iterdir():
+        file.chmod(0o600)
+    script = [str(REPOSITORY / "tools" / "save.sh"), str(tmp_path / "upload"), str(model)]
+    finished_well(timed(script, environment=os.environ | {"ENGINE": engine.name, "IMAGE": tag}))
+    assert sorted(path.name for path in (tmp_path / "upload").iterdir()) == ["image.tar.gz", "model.tar.gz"]
+    subprocess.run([engine.name, "untag", tag] if engine.is_podman else [engine.name, "rmi", tag], check=True)
+    loaded = subprocess.run(
+        [engine.name, "load", "--input", str(tmp_path / "upload" / "image.tar.gz")],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert tag in loaded.stdout
+    assert engine.inspect(tag)["Id"] == identity
+    subprocess.run([engine.name, "untag", tag] if engine.is_podman else [engine.name, "rmi", tag], check=True)
+    (finding,) = check_bundle(tmp_path / "upload" / "model.tar.gz")
+    assert finding.severity == "note"
+    with tarfile.open(tmp_path / "upload" / "model.tar.gz") as archive:
+        assert sorted(archive.getnames()) == sorted(FILES)
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    for name in FILES:
+        assert (tmp_path / "unpacked" / name).read_bytes() == (model / name).read_bytes()

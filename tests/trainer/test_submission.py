@@ -206,7 +206,7 @@ def test_the_command_says_what_it_wrote_and_what_the_leaderboard_wants(
         f"{tmp_path / 's.zip'}: 2 cases, 0.0 MB; manifest in {tmp_path / 's.manifest.json'}",
     ]
     assert "nothing but background in 1 of the 2 cases of Task07_Pancreas: pancreas_002" in captured.err
-    assert "9 of the Decathlon's ten tasks are missing (Task01_BrainTumour, Task02_Heart, " in captured.err
+    assert "lacks 9 of the Decathlon's ten tasks (Task01_BrainTumour, Task02_Heart, " in captured.err
     assert "one of Task07_Pancreas alone arrives without that folder" in captured.err
 
 

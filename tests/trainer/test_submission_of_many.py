@@ -84,7 +84,7 @@ def test_without_filling_the_missing_tasks_are_said(
         "Task07_Pancreas"
     ] * 2
     said = capsys.readouterr().err
-    assert "8 of the Decathlon's ten tasks are missing (Task01_BrainTumour, Task03_Liver, " in said
+    assert "lacks 8 of the Decathlon's ten tasks (Task01_BrainTumour, Task03_Liver, " in said
     assert "Could not load … /input/Task01_BrainTumour" in said
     assert "arrives without that folder" not in said
 

@@ -139,7 +139,7 @@ def _of_archive(
         findings.append(
             warning(f"{path}: {_first(dropped)} is dropped by the platform; leave such files out")
         )
-    return faults.findings() + findings + _of_empty(path, cases, empty) + _of_manifest(path)
+    return [*faults.findings(), *findings, *_of_empty(path, cases, empty), *_of_manifest(path)]
 
 
 def _fault_of_entry(info: zipfile.ZipInfo) -> str | None:
@@ -206,18 +206,19 @@ def _of_tasks(path: Path, cases: list[_Case], datasets: dict[str, Dataset]) -> I
             f"{path}: the names, grids and labels of {', '.join(unknown)} were not compared, since no data set of "
             "theirs was given; give the folder of all with --dataset"
         )
-    yield note(f"{path}: {len(cases)} label maps of {len(present)} tasks, {path.stat().st_size / 1e6:.1f} MB")
+    tasks = f"{len(present)} task{'' if len(present) == 1 else 's'}"
+    yield note(f"{path}: {len(cases)} label maps of {tasks}, {path.stat().st_size / 1e6:.1f} MB")
 
 
-def _of_empty(path: Path, cases: list[_Case], empty: Counter[str]) -> list[Finding]:
+def _of_empty(path: Path, cases: list[_Case], empty: Counter[str]) -> Iterable[Finding]:
     total = Counter(case.task for case in cases)
-    return [
-        warning(f"{path}: every label map of {task} holds nothing but background")
-        if empty[task] == total[task]
-        else note(f"{path}: {empty[task]} of {total[task]} label maps of {task} hold nothing but background")
-        for task in sorted(total)
-        if empty[task]
-    ]
+    if whole := [task for task in sorted(total) if empty[task] == total[task]]:
+        yield warning(f"{path}: every label map of {', '.join(whole)} holds nothing but background")
+    for task in sorted(total):
+        if 0 < empty[task] < total[task]:
+            yield note(
+                f"{path}: {empty[task]} of {total[task]} label maps of {task} hold nothing but background"
+            )
 
 
 def _of_manifest(path: Path) -> list[Finding]:
