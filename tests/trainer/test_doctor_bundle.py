@@ -111,7 +111,7 @@ def test_damaged_folders_are_refused(damage: str, bundle: Path) -> None:
         ("weights.bin", b"", "weights.bin is a pickle, which can run code"),
         ("link.json", "/etc/passwd", "link.json is a link"),
         ("model.json", b"{}", "holds model.json twice"),
-        ("bundle/model.json", b"{}", "must lie at the root of the tarball"),
+        ("bundle/model.json", b"{}", "holds both model.json and bundle/model.json"),
     ],
 )
 def test_tarballs_with_such_members_are_refused(
@@ -119,6 +119,23 @@ def test_tarballs_with_such_members_are_refused(
 ) -> None:
     (found,) = errors(check(packed(tmp_path / "model.tar.gz", bundle, (name, what))))
     assert sentence in found
+
+
+def test_folders_of_bundles_are_ensembles(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_random_bundle(tmp_path / "ensemble" / name)
+    found = check(tmp_path / "ensemble")
+    assert [finding.severity for finding in found] == ["note", "note"]
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ensemble", ".")
+    found = check(tmp_path / "model.tar.gz")
+    assert [finding.severity for finding in found] == ["warning", "note", "note"]
+    assert "holds 2 bundles in folders" in found[0].sentence
+    (tmp_path / "ensemble" / "b" / "model.safetensors").write_bytes(b"")
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "ensemble", ".")
+    (said,) = errors(check(tmp_path / "model.tar.gz"))
+    assert said.startswith(f"{tmp_path / 'model.tar.gz'}/b/model.safetensors is not a valid safetensors file")
 
 
 def test_tarballs_of_another_kind_are_refused(bundle: Path, tmp_path: Path) -> None:

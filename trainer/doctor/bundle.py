@@ -10,11 +10,16 @@ import argparse
 import posixpath
 import stat
 import tarfile
+import tempfile
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainer.doctor.finding import Finding, error, note, warning
+
+if TYPE_CHECKING:
+    from algorithm.bundle import Bundle
 
 SUMMARY = "a model bundle: a folder, or a tarball for /opt/ml/model"
 EXAMPLE = "decathlon doctor bundle model.tar.gz"
@@ -32,33 +37,53 @@ def examine(args: argparse.Namespace) -> list[Finding]:
 
 
 def check(path: Path) -> list[Finding]:
-    """Return what is wrong with a bundle, and what it holds."""
-    from algorithm.bundle import FILES, read_bundle
+    """Return what is wrong with a bundle, or with the members of an ensemble, and what they hold."""
+    from algorithm.bundle import DESCRIPTION
     from algorithm.errors import InputError
 
     findings: list[Finding] = []
     if path.is_dir():
         for file in sorted(path.iterdir()):
-            findings += _of_file(file, FILES)
+            member = (file / DESCRIPTION).is_file() and not (path / DESCRIPTION).is_file()
+            for each in sorted(file.iterdir()) if member else [file]:
+                findings += _of_file(each)
     elif path.is_file():
-        findings += _of_tarball(path, FILES)
-    known = {finding.sentence for finding in findings}
-    if any(finding.severity == "error" for finding in findings) and path.is_file():
-        return findings  # a tarball that should not be unpacked is not read either
+        findings += _of_tarball(path)
+        if any(finding.severity == "error" for finding in findings):
+            return findings  # a tarball that should not be unpacked is not read either
     try:
-        bundle = read_bundle(path)
+        bundles = _read(path)
     except InputError as problem:
+        known = {finding.sentence for finding in findings}
         return findings + ([error(problem)] if str(problem) not in known else [])
+    return findings + [finding for bundle in bundles for finding in _of_bundle(path, bundle)]
+
+
+def _read(path: Path) -> list[Bundle]:
+    """Read a bundle, or the members of an ensemble, as the container does once the platform has unpacked a tarball."""
+    from algorithm.bundle import read_bundles
+    from algorithm.errors import InputError
+
+    if not path.is_file():
+        return read_bundles([path])
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+        try:
+            return read_bundles([Path(folder)])
+        except InputError as problem:
+            raise InputError(str(problem).replace(folder, str(path))) from None
+
+
+def _of_bundle(path: Path, bundle: Bundle) -> list[Finding]:
     description = bundle.description
     parameters = sum(parameter.numel() for parameter in bundle.network.parameters())
     shape = " x ".join(map(str, description.patch_shape_zyx))
-    findings.append(
-        note(
-            f"{path}: {parameters:,} parameters, patches of {shape} voxels (z, y, x), "
-            f"labels {', '.join(description.labels)}, channels {', '.join(description.channels)}"
-            + (", with a coarse pass" if bundle.coarse else "")
-        )
+    holds = (
+        f"{path}: {parameters:,} parameters, patches of {shape} voxels (z, y, x), "
+        f"labels {', '.join(description.labels)}, channels {', '.join(description.channels)}"
     )
+    findings = [note(holds + (", with a coarse pass" if bundle.coarse else ""))]
     if not description.provenance:
         findings.append(
             warning(f"{path} does not say what it was trained on: its provenance in model.json is empty")
@@ -66,9 +91,11 @@ def check(path: Path) -> list[Finding]:
     return findings
 
 
-def _of_file(file: Path, known: tuple[str, ...]) -> list[Finding]:
-    findings = _of_name(file.name, f"{file}", known)
-    if file.name in known and file.is_file() and not file.stat().st_mode & stat.S_IROTH:
+def _of_file(file: Path) -> list[Finding]:
+    from algorithm.bundle import FILES
+
+    findings = _of_name(file.name, f"{file}")
+    if file.name in FILES and file.is_file() and not file.stat().st_mode & stat.S_IROTH:
         findings.append(
             warning(
                 f"{file} can be read by its owner only, and the platform chooses another user; run chmod a+r on it"
@@ -77,24 +104,24 @@ def _of_file(file: Path, known: tuple[str, ...]) -> list[Finding]:
     return findings
 
 
-def _of_name(name: str, where: str, known: tuple[str, ...]) -> list[Finding]:
-    from algorithm.bundle import PICKLES, WEIGHTS
+def _of_name(name: str, where: str) -> list[Finding]:
+    from algorithm.bundle import FILES, PICKLES, WEIGHTS
 
     if name.endswith(PICKLES):
         return [error(f"{where} is a pickle, which can run code: bundles hold {WEIGHTS} only; remove it")]
     if name.startswith("._"):
         return [warning(f"{where} was left by macOS and is not read; remove it")]
-    if name not in known and not name.startswith("."):
+    if name not in FILES and not name.startswith("."):
         return [warning(f"{where} is no file of a bundle and is not read; remove it if it is large")]
     return []
 
 
-def _of_tarball(path: Path, known: tuple[str, ...]) -> list[Finding]:
+def _of_tarball(path: Path) -> list[Finding]:
     """Examine the list of a tarball's members; nothing is unpacked."""
-    from algorithm.bundle import LARGEST_BYTES, PICKLES
+    from algorithm.bundle import DESCRIPTION, LARGEST_BYTES, PICKLES
 
     if path.suffix in PICKLES:
-        return _of_name(path.name, str(path), known)
+        return _of_name(path.name, str(path))
     with path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
     findings = []
@@ -107,6 +134,9 @@ def _of_tarball(path: Path, known: tuple[str, ...]) -> list[Finding]:
     try:
         with tarfile.open(path) as archive:
             members = archive.getmembers()
+            # The checksum of a compressed tarball is at its very end.
+            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
+                pass
     except (tarfile.TarError, zlib.error, EOFError, OSError) as problem:
         return [error(f"{path} is not a readable tarball of a model bundle: {problem}")]
     size = sum(member.size for member in members)
@@ -115,28 +145,40 @@ def _of_tarball(path: Path, known: tuple[str, ...]) -> list[Finding]:
             error(f"{path} unpacks to {size} bytes, more than the {LARGEST_BYTES} that a bundle may hold")
         )
     for member in members:
-        findings += _of_member(path, member, known)
-    twice = [name for name, count in Counter(_normal(member.name) for member in members).items() if count > 1]
+        findings += _of_member(path, member)
+    names = Counter(_normal(member.name) for member in members)
     findings += [
-        error(f"{path} holds {name} twice; which one counts depends on who unpacks it") for name in twice
+        error(f"{path} holds {name} twice; which one counts depends on who unpacks it")
+        for name, count in names.items()
+        if count > 1
     ]
+    nested = [name for name in names if name.endswith(f"/{DESCRIPTION}") and not _leads_out(name)]
+    if nested and DESCRIPTION in names:
+        findings.append(
+            error(
+                f"{path} holds both {DESCRIPTION} and {nested[0]}; a tarball is one bundle or a folder for each"
+            )
+        )
+    elif nested:
+        findings.append(
+            warning(
+                f"{path} holds {len(nested)} bundle{'s' if len(nested) > 1 else ''} in folders ({nested[0]}), which "
+                "become an ensemble; those of one bundle lie at its root"
+            )
+        )
     return findings
 
 
-def _of_member(path: Path, member: tarfile.TarInfo, known: tuple[str, ...]) -> list[Finding]:
+def _of_member(path: Path, member: tarfile.TarInfo) -> list[Finding]:
     where, normal = f"{path}: {member.name}", _normal(member.name)
-    if posixpath.isabs(member.name) or normal.split("/")[0] == ".." or "\\" in member.name:
+    if _leads_out(member.name):
         return [error(f"{where} would be unpacked outside the model's folder; make the tarball anew")]
     if member.isdir():
         return []
     if not member.isreg():
         what = "a link" if member.issym() or member.islnk() else "no regular file"
         return [error(f"{where} is {what}; a bundle holds plain files only")]
-    findings = _of_name(posixpath.basename(normal), where, known)
-    if "/" in normal and posixpath.basename(normal) in known:
-        findings.append(
-            error(f"{where} must lie at the root of the tarball, which becomes /opt/ml/model; make it anew")
-        )
+    findings = _of_name(posixpath.basename(normal), where)
     if not member.mode & stat.S_IROTH:
         findings.append(
             error(
@@ -145,6 +187,10 @@ def _of_member(path: Path, member: tarfile.TarInfo, known: tuple[str, ...]) -> l
             )
         )
     return findings
+
+
+def _leads_out(name: str) -> bool:
+    return posixpath.isabs(name) or _normal(name).split("/")[0] == ".." or "\\" in name
 
 
 def _normal(name: str) -> str:

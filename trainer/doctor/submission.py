@@ -24,7 +24,7 @@ from pathlib import Path
 
 from algorithm.errors import InputError
 from algorithm.geometry import same_grid
-from algorithm.images import case_name, read_labels
+from algorithm.images import case_name, read_geometry, read_labels
 from algorithm.nifti import check_header
 from algorithm.progress import progress
 from trainer.cli import positive
@@ -255,12 +255,15 @@ def _is_empty(
 
 
 def _check_label_map(file: Path, dataset: Dataset | None, image: Path | None) -> bool:
-    array, grid = read_labels(file)
-    header = check_header(file)
+    grid, header = read_geometry(file), check_header(file)
     if header.dim[0] != 3:
         raise InputError(
             f"{file} must have three axes, but has {header.dim[0]}; 'decathlon submission' takes one off"
         )
+    # The grid comes first: it bounds how much memory the voxels may ask for.
+    if image is not None and (different := same_grid(grid, read_header(image).grid)):
+        raise InputError(f"{file} must lie on the grid of {image}, but has {different}")
+    array, _ = read_labels(file)
     if header.dtype.kind == "f":
         raise InputError(
             f"{file} keeps its labels as {header.dtype.name}; they must be whole numbers in uint8, as 'decathlon "
@@ -270,8 +273,6 @@ def _check_label_map(file: Path, dataset: Dataset | None, image: Path | None) ->
         raise InputError(
             f"{file} keeps its labels as {header.dtype.name}; 'decathlon submission' makes them uint8"
         )
-    if image is not None and (different := same_grid(grid, read_header(image).grid)):
-        raise InputError(f"{file} must lie on the grid of {image}, but has {different}")
     if dataset is not None:
         refuse_other_values(array, dataset.labels, file)
     return not array.any()
