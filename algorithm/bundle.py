@@ -174,15 +174,24 @@ def read_bundles(paths: Sequence[Path]) -> list[Bundle]:
     """Read the members of an ensemble: bundles, or folders that hold nothing but bundles.
 
     Raises:
-        InputError: as `read_bundle`.
+        InputError: as `read_bundle`; a folder that holds bundles and other things, as that of a training does.
 
     """
-    bundles = []
-    for path in paths:
-        inner = sorted(file.parent for file in path.glob(f"*/{DESCRIPTION}")) if path.is_dir() else []
-        members = [path] if (path / DESCRIPTION).is_file() or not inner else inner
-        bundles += [read_bundle(member) for member in members]
-    return bundles
+    return [read_bundle(member) for path in paths for member in _members(path)]
+
+
+def _members(path: Path) -> list[Path]:
+    if not path.is_dir() or (path / DESCRIPTION).is_file():
+        return [path]
+    visible = sorted(child for child in path.iterdir() if not child.name.startswith("."))
+    inner = [child for child in visible if (child / DESCRIPTION).is_file()]
+    other = next((child.name for child in visible if child not in inner), None)
+    if inner and other is not None:
+        raise InputError(
+            f"{path} must be a bundle or hold nothing but the bundles of an ensemble, but holds {other} beside "
+            f"{', '.join(child.name for child in inner)}; give {inner[0]}"
+        )
+    return inner or [path]
 
 
 def _untied_state(network: UNet3D) -> dict[str, Any]:

@@ -61,13 +61,17 @@ class World:
 
 
 @contextmanager
-def joined() -> Iterator[World]:
-    """Join the processes that torchrun started for the time of a with block; alone without it."""
+def joined(device: str | None = None) -> Iterator[World]:
+    """Join the processes that torchrun started for the time of a with block; alone without it.
+
+    `device` is the name of what they compute on; None for GPUs where there are any.
+    """
     if "WORLD_SIZE" not in os.environ or not distributed.is_available():
         yield World()
         return
     local_rank = int(os.environ["LOCAL_RANK"])
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    on_gpus = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    backend = "nccl" if on_gpus else "gloo"
     distributed.init_process_group(backend, timeout=LONGEST_WAIT)
     try:
         world = World(distributed.get_rank(), distributed.get_world_size(), local_rank)

@@ -35,8 +35,15 @@ def alone_in(folder: Path, command: str) -> Iterator[None]:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove what a killed process left unfinished; `algorithm.files.replacing` names such files and folders."""
+    """Remove what a killed process left unfinished; `algorithm.files.replacing` names such files and folders.
+
+    A folder that was moved aside for its successor, which did not come, gets its name back.
+    """
     for folder in folders:
+        for path in folder.glob(".old-*"):
+            place = folder / path.name.split("-", 2)[-1]
+            if not place.exists():
+                path.rename(place)
         for path in (*folder.glob(".tmp-*"), *folder.glob(".old-*")):
             if path.is_dir():
                 shutil.rmtree(path)

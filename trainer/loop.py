@@ -195,8 +195,16 @@ class Trainer:
         for gradient in gradients:
             gradient.div_(self.gathered)
         norm = nn.utils.get_total_norm(gradients)
-        if not self.scaler.is_enabled() and not bool(norm.isfinite()):  # the scaler sees to it by itself
-            self._skip("gradient", epoch, batch)
+        if not bool(norm.isfinite()):
+            scale = self.scaler.get_scale()  # 1 without float16
+            self.scaler.update()
+            if scale > 1:  # float16 overflowed, as it does until the scaler has found its scale
+                log.warning(
+                    "the gradient overflows in epoch %d, batch %d at a loss scaled by %g: the next is scaled by %g",
+                    *(epoch + 1, batch + 1, scale, self.scaler.get_scale()),
+                )
+            else:
+                self._skip("gradient", epoch, batch)
             return
         if self.settings.gradient_norm is not None:
             nn.utils.clip_grads_with_norm_(weights, self.settings.gradient_norm, norm)
@@ -246,23 +254,21 @@ class Trainer:
     ) -> Iterable[tuple[int, Tensor, Tensor]]:
         """Yield (step, normalised images, targets) from batch `first` on, and time both waiting and work."""
         batches = self.batches if batches is None else batches
-        source = enumerate(batches.batches(epoch, first_batch=first), start=first)
-        asked = time.monotonic()
+        began = time.monotonic()
         shown = progress(
-            source,
+            enumerate(tally.waiting_for(batches.batches(epoch, first_batch=first)), start=first),
             total=len(batches) - first,
             what=what,
             unit="batches",
             status=lambda: tally.describe(self.history.labels),
         )
         for step, (images, labels) in shown:
-            began = time.monotonic()
-            tally.waited_s += began - asked
             on_device = torch.as_tensor(images).to(self.device, non_blocking=True).float()
             target = torch.as_tensor(labels).to(self.device, non_blocking=True).long()
             yield step, (on_device - self.mean) / self.std, target
-            tally.spent_s += time.monotonic() - asked
-            asked = time.monotonic()
+            now = time.monotonic()
+            tally.spent_s += now - began
+            began = now
 
     def _first_validation_images(self) -> Tensor:
         some = range(min(PATCHES_TO_COMPARE, len(self.val_file)))

@@ -105,7 +105,7 @@ def class_weights(settings: TrainSettings, meta: PatchMeta) -> tuple[float, ...]
     """Return one weight a label.
 
     "inverse" is proportional to the inverse of the class frequency in the training patches, background 1
-    (section 4.2.1 of the paper gives [1, 525, 9980] for Task07).
+    (section 4.2.1 of the paper gives [1, 525, 9980] for Task07; all voxels of its 281 cases give [1, 526, 3502]).
 
     Raises:
         InputError: the number of weights is not that of the labels, or a label never occurs.

@@ -49,7 +49,7 @@ def train(
         raise InputError(
             f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
         )
-    with joined() as world:
+    with joined(device) as world:
         claim = _claim(run, settings, train_file, val_file)
         trainer = Trainer(settings, train_file, val_file, run, choose_device(device, world.local_rank), world)
         resumed = trainer.resume()
@@ -73,15 +73,17 @@ def train(
 def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
     """Return the named device, or the GPU of this process, the first where it is alone, else the CPU.
 
+    "cuda" without a number is the GPU of this process, too.
+
     Raises:
         InputError: the device does not exist here.
 
     """
-    if name is None:
-        device = default_device()
-        return torch.device("cuda", local_rank) if device.type == "cuda" else device
     try:
-        device = torch.device(name)
+        device = default_device() if name is None else torch.device(name)
+        if device.type == "cuda":
+            device = torch.device("cuda", local_rank if device.index is None else device.index)
+            torch.cuda.set_device(device)  # NCCL's barrier waits on the current one
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

@@ -146,7 +146,12 @@ def test_an_ensemble_and_mirrored_views_are_other_models(model: Path, tmp_path: 
         np.testing.assert_array_equal(read_labels(result)[0], sitk.GetArrayFromImage(expected))
         seen.append(record.read_text())
     assert len(set(seen)) == len(ways)
+    (tmp_path / "models" / ".tmp-left").mkdir()
+    (tmp_path / "models" / ".tmp-left" / "model.json").write_text("{}")
     assert len(read_bundles([tmp_path / "models"])) == 2
+    (tmp_path / "models" / "metrics.csv").touch()
+    with pytest.raises(InputError, match=r"holds metrics.csv beside one, two; give .*one$"):
+        read_bundles([tmp_path / "models"])
 
 
 def test_probability_maps_lie_beside_the_labels(model: Path, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ def arguments(work: Path, run: Path, **changes: object) -> list[str]:
     return ["train", str(work), "--preset", "paper", "--out", str(run), "--device", "cpu", "--set", *settings]
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return safetensors.torch.load_file(run / "bundle-last" / "model.safetensors")
+def weights(run: Path, bundle: str = "bundle-last") -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / bundle / "model.safetensors")
 
 
 def rows(run: Path) -> list[dict[str, str]]:

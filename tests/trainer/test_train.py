@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
+import math
 import os
 import random
 import re
@@ -111,9 +114,10 @@ def kill_after(command: list[str], run: Path, least: int, *, more_s: float) -> N
 
 
 def assert_equal_runs(one: Path, other: Path) -> None:
-    expected, found = weights(one), weights(other)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for bundle in ("bundle", "bundle-last"):
+        expected, found = weights(one, bundle), weights(other, bundle)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
     timing = {"seconds", "waited_share", "voxels_per_s"}
     for row, again in zip(rows(one), rows(other), strict=True):
         assert {k: v for k, v in row.items() if k not in timing} == {
@@ -336,6 +340,40 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_said(
     assert all(bool(weight.isfinite().all()) for weight in weights(run).values())
 
 
+def test_float16_may_overflow_until_its_scale_is_found_but_not_for_ever(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = WeightedCrossEntropy.forward
+
+    def overflow(self: WeightedCrossEntropy, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = forward(self, logits, target)
+        if loss.requires_grad:
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+    monkeypatch.setattr(WeightedCrossEntropy, "forward", overflow)
+    ways = {"precision": "float16", "most_skipped": 0, "batch_size": 1, "epochs": 4, "ema": 0.9}
+    assert main(arguments(work, tmp_path / "run", **ways)) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert sum("the gradient overflows in epoch" in line for line in said) == 16  # from 65536 to 1
+    assert "the gradient was not finite in 1 batches of epoch 3, the last of them batch 1" in said[-1]
+
+
+def test_a_bundle_that_was_moved_aside_when_a_kill_came_is_put_back(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1)) == 0
+    before = weights(run, "bundle")
+    (run / "bundle").rename(run / ".old-0123abcd-bundle")
+    (run / ".tmp-0123abcd-bundle").mkdir()
+    assert main(arguments(work, run, epochs=1)) == 0
+    assert "is gone" not in capsys.readouterr().err
+    assert all(torch.equal(weight, weights(run, "bundle")[name]) for name, weight in before.items())
+    assert not list(run.glob(".old-*"))
+    assert not list(run.glob(".tmp-*"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -476,23 +514,23 @@ def test_two_processes_see_what_one_sees_with_twice_the_batch(
     work: Path, tmp_path: Path, source: str
 ) -> None:
     way = {
-        "learning_rate": 0.01,
+        "learning_rate": 1e-4,  # Adam's first steps follow the signs of gradients, which rounding may turn
         "dropout": 0,
         "epochs": 2,
         "source": source,
         "augment": {"mirror_zyx": [0.5, 0.5, 0.5], "noise_share": 0.5},
     }
-    assert main(arguments(work, tmp_path / "one", batch_size=1, accumulate=2, **way)) == 0
+    assert main(arguments(work, tmp_path / "one", batch_size=2, **way)) == 0
     two_processes(TRAIN, arguments(work, tmp_path / "two", batch_size=1, **way))
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=1e-4)
-        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-3)
+        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-4)
         assert float(two["train_pooled_pancreas"]) == pytest.approx(
             float(one["train_pooled_pancreas"]), abs=2e-3
         )
     one_weights, two_weights = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in one_weights:
-        torch.testing.assert_close(two_weights[name], one_weights[name], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(two_weights[name], one_weights[name], rtol=1e-3, atol=1e-4)
 
 
 def test_two_processes_without_a_batch_each_are_refused(work: Path, tmp_path: Path) -> None:
@@ -584,6 +622,21 @@ def test_class_weights(work: Path) -> None:
     assert class_weights(TrainSettings(class_weights="inverse"), meta) == pytest.approx(expected)
     with pytest.raises(InputError, match="a number for each of the 3 labels"):
         class_weights(TrainSettings(class_weights=(1.0, 2.0)), meta)
+
+
+def test_inverse_frequencies_of_task07(work: Path, real_data: Path) -> None:
+    """Section 4.2.1 gives [1, 525, 9980]; the voxels of all 281 cases agree about the pancreas, not the tumour."""
+    with (real_data / "task07_cases.csv").open() as file:
+        cases = list(csv.DictReader(file))
+    whole = sum(math.prod(int(case[f"shape_{axis}"]) for axis in "zyx") for case in cases)
+    pancreas, tumour = (
+        sum(int(case[name]) for case in cases) for name in ("pancreas_voxels", "tumour_voxels")
+    )
+    voxels = (whole - pancreas - tumour, pancreas, tumour)
+    meta = dataclasses.replace(PatchFile(work / "train.h5").meta, class_voxels=voxels)
+    assert class_weights(TrainSettings(class_weights="inverse"), meta) == pytest.approx(
+        (1, 526, 3502), abs=0.5
+    )
 
 
 def test_scores_of_an_epoch_are_those_worked_out_by_hand() -> None:

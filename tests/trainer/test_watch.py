@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -89,6 +91,24 @@ def test_a_status_is_worked_out_from_all_batches_so_far() -> None:
         tally.confusions.append(torch.tensor([[999_998, 0, 0], [1, 1, 0], [0, 0, 0]]))
     tally.spent_s = 0.5
     assert tally.describe(LABELS) == "loss 1.5000, Dice pancreas 0.67, cancer 0.00, 4.00 Mvoxel/s"
+    tally.losses.append(torch.tensor(3.0))
+    tally.confusions.append(torch.tensor([[0, 0, 0], [0, 4, 0], [0, 0, 0]]))
+    assert tally.describe(LABELS) == "loss 2.0000, Dice pancreas 0.86, cancer 0.00, 4.00 Mvoxel/s"
+    assert tally.voxels_per_s() == 4_000_008
+    assert Tally(**tally.state()).describe(LABELS) == tally.describe(LABELS)
+
+
+def test_only_what_a_batch_is_waited_for_counts_as_waiting() -> None:
+    tally = Tally()
+
+    def slow() -> Iterator[int]:
+        for batch in range(2):
+            time.sleep(0.05)
+            yield batch
+
+    for _ in tally.waiting_for(slow()):
+        time.sleep(0.3)
+    assert 0.1 <= tally.waited_s < 0.3
 
 
 def history_of(epochs: int) -> History:

@@ -57,8 +57,10 @@ def run(args: argparse.Namespace) -> None:
     from trainer.onnx_export import export_onnx
     from trainer.package import with_coarse_pass, write_tarball
 
-    if args.out.resolve() == args.bundle.resolve():
-        raise InputError(f"--out must be another place than the bundle itself, got {args.out} for both")
+    if args.out.resolve().is_relative_to(args.bundle.resolve()):
+        raise InputError(
+            f"--out must be another place than the bundle itself, and not inside it, got {args.out} and {args.bundle}"
+        )
     bundle = read_bundle(args.bundle)
     given = {
         name: getattr(args, name) for name in ("margin_mm", "smallest_ml") if getattr(args, name) is not None
