@@ -53,8 +53,12 @@ def image(engine: Engine | None, note: Callable[[str], None]) -> str:
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle with fixed random weights that any user may read."""
-    folder = write_random_bundle(tmp_path_factory.mktemp("bundle") / "model")
+    """Return a bundle with fixed random weights."""
+    return readable(write_random_bundle(tmp_path_factory.mktemp("bundle") / "model"))
+
+
+def readable(folder: Path) -> Path:
+    """Let any user read a folder and its files; return it."""
     for path in (folder, *folder.iterdir()):
         path.chmod(0o755)
     return folder

@@ -14,7 +14,7 @@ import torch
 
 from algorithm.bundle import Bundle, Description, Stitching, write_bundle
 from algorithm.network import UNet3D
-from tests.container.conftest import IMAGE
+from tests.container.conftest import IMAGE, readable
 from tests.container.engine import Engine
 from tests.container.jobs import InImage, Job
 
@@ -49,9 +49,7 @@ def main(scan: Path, image: str = IMAGE) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         write_bundle(folder / "model", paper_bundle())
-        for path in (folder / "model", *(folder / "model").iterdir()):
-            path.chmod(0o755)
-        job = Job(folder / "job", folder / "model")
+        job = Job(folder / "job", readable(folder / "model"))
         job.add(sitk.ReadImage(str(scan)), "scan.mha")
         done = InImage(engine, image).run(job)
         sys.stderr.write(done.stderr)
