@@ -201,6 +201,10 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         (["doctor", "weights"], "invalid choice: 'weights'"),
         (["doctor", "bundle"], "required: BUNDLE"),
         (["doctor", "bundle", "x", "--fast"], "there is no argument '--fast'"),
+        (
+            ["doctor", "output", "x", "--inputs", "y"],
+            "there is no argument '--inputs'; did you mean '--input'?",
+        ),
     ):
         with pytest.raises(SystemExit) as left:
             main(words)

@@ -8,7 +8,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from algorithm.errors import InputError
 from algorithm.logs import log_to_stderr
@@ -101,9 +101,18 @@ def _parse(
     module.add_arguments(verb)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        options = [option for action in verb._actions for option in action.option_strings]
-        verb.error(f"there is no argument {unknown[0]!r}{_nearest(unknown[0].partition('=')[0], options)}")
+        near = _nearest(unknown[0].partition("=")[0], _options(verb))
+        verb.error(f"there is no argument {unknown[0]!r}{near}")
     return module.run, parsed
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the options of a parser and of the parsers below it."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _options(inner)
 
 
 def positive(text: str) -> int:
