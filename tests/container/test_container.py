@@ -360,7 +360,7 @@ def test_what_is_saved_for_upload_is_whole(engine: Engine | None, tmp_path: Path
     script = [str(REPOSITORY / "tools" / "save.sh"), str(tmp_path / "upload"), str(model)]
     finished_well(timed(script, environment=os.environ | {"ENGINE": engine.name, "IMAGE": tag}))
     assert sorted(path.name for path in (tmp_path / "upload").iterdir()) == ["image.tar.gz", "model.tar.gz"]
-    subprocess.run([engine.name, "untag", tag] if engine.is_podman else [engine.name, "rmi", tag], check=True)
+    subprocess.run([engine.name, "rmi", tag], check=True)
     # Unpacked here, since podman 4.3 says "invalid tar header" of any compressed archive that it unpacks itself.
     with (
         gzip.open(tmp_path / "upload" / "image.tar.gz") as packed,
@@ -371,7 +371,7 @@ def test_what_is_saved_for_upload_is_whole(engine: Engine | None, tmp_path: Path
     loaded = subprocess.run(load, check=True, capture_output=True, text=True)
     assert tag in loaded.stdout
     assert engine.inspect(tag)["Id"] == identity
-    subprocess.run([engine.name, "untag", tag] if engine.is_podman else [engine.name, "rmi", tag], check=True)
+    subprocess.run([engine.name, "rmi", tag], check=True)
     (finding,) = check_bundle(tmp_path / "upload" / "model.tar.gz")
     assert finding.severity == "note"
     with tarfile.open(tmp_path / "upload" / "model.tar.gz") as archive:
