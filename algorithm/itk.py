@@ -57,6 +57,13 @@ def reason(error: BaseException) -> str:
     return text.rstrip(". ")
 
 
+def wanted_volume(channels: Sequence[str]) -> str:
+    """Return what an image must be, for messages; the names of its channels matter where there are several."""
+    if len(channels) < 2:
+        return "one 3-D volume"
+    return f"one 3-D volume of {len(channels)} channels ({', '.join(channels)})"
+
+
 def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> int:
     """Return the bytes that an image takes; raise InputError when there are more than LARGEST_IMAGE_BYTES."""
     wanted = math.prod(shape) * bytes_per_voxel
