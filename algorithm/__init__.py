@@ -56,10 +56,9 @@ def segment(
     import numpy as np
 
     from algorithm.bundle import Bundle, read_bundle
-    from algorithm.errors import InputError
     from algorithm.images import stored_voxels
     from algorithm.intensities import Stored
-    from algorithm.segmenter import Segmenter
+    from algorithm.segmenter import Segmenter, refuse_other_channels
 
     if not isinstance(model, Segmenter):
         model = Segmenter(model if isinstance(model, Bundle) else read_bundle(Path(model)))
@@ -76,8 +75,5 @@ def segment(
     if native.dtype.kind == "f" and native.dtype not in (np.float32, np.float64):
         native = native.astype(np.float64 if native.dtype.itemsize > 8 else np.float32)
     stored = Stored(native[np.newaxis] if native.ndim == 3 else native, channels)
-    if len(stored.channels) != len(channels):
-        raise InputError(
-            f"the bundle wants {len(channels)} channels ({', '.join(channels)}), got {len(stored.channels)}"
-        )
+    refuse_other_channels(channels, len(stored.channels))
     return model.labels(stored_voxels(stored, model.description.normalisation), geometry)

@@ -90,11 +90,17 @@ class Description:
     orientation: str = "LPS"
     provenance: dict[str, Any] = field(default_factory=dict)
     normalisation: Normalisation = "window"
-    format_version: int = field(init=False)
+    format_version: int = 0
 
     def __post_init__(self) -> None:
-        """Choose the version of the format."""
+        """Choose the version of the format, whichever was given."""
         object.__setattr__(self, "format_version", 1 if self.normalisation == "window" else 2)
+
+    @property
+    def sees(self) -> str:
+        """The channels and, but for HU, their normalisation, for messages."""
+        how = "" if self.normalisation == "window" else f" ({self.normalisation})"
+        return ", ".join(self.channels) + how
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,7 @@ def read_bundle(path: str | Path) -> Bundle:
     ours, theirs = description, coarse.description
     if (theirs.channels, theirs.normalisation) != (ours.channels, ours.normalisation):
         raise InputError(
-            f"{path / COARSE_DESCRIPTION}: the coarse pass sees {', '.join(theirs.channels)} ({theirs.normalisation}), "
-            f"but the network sees {', '.join(ours.channels)} ({ours.normalisation})"
+            f"{path / COARSE_DESCRIPTION}: the coarse pass sees {theirs.sees}, but the network sees {ours.sees}"
         )
     return Bundle(network, description, coarse)
 

@@ -26,7 +26,15 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, difference, numbers
 from algorithm.intensities import Normalisation, Planes, Stored, rounded, standardised
-from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason, wanted_volume
+from algorithm.itk import (
+    ONE_AT_A_TIME,
+    PIXEL_TYPES,
+    VECTOR_TYPES,
+    check_size,
+    quiet,
+    reason,
+    wanted_volume,
+)
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +226,7 @@ def _reader(
     held, wanted_channels = components * math.prod(size[3:]), max(1, len(channels))
     if len(size) < 3 or held not in (components, wanted_channels):
         raise InputError(f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z, …)")
-    kind = PIXEL_TYPES.get(reader.GetPixelID())
+    kind = (PIXEL_TYPES if components == 1 else VECTOR_TYPES).get(reader.GetPixelID())
     if kind is None or held != wanted_channels:
         what = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise InputError(f"{path} must have one number per voxel, but holds {what}s")

@@ -34,6 +34,20 @@ PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     sitk.sitkFloat64: np.dtype(np.float64),
 }
 
+# The types of an image of vectors, by that of their numbers.
+VECTOR_TYPES: dict[int, np.dtype[Any]] = {
+    sitk.sitkVectorInt8: np.dtype(np.int8),
+    sitk.sitkVectorUInt8: np.dtype(np.uint8),
+    sitk.sitkVectorInt16: np.dtype(np.int16),
+    sitk.sitkVectorUInt16: np.dtype(np.uint16),
+    sitk.sitkVectorInt32: np.dtype(np.int32),
+    sitk.sitkVectorUInt32: np.dtype(np.uint32),
+    sitk.sitkVectorInt64: np.dtype(np.int64),
+    sitk.sitkVectorUInt64: np.dtype(np.uint64),
+    sitk.sitkVectorFloat32: np.dtype(np.float32),
+    sitk.sitkVectorFloat64: np.dtype(np.float64),
+}
+
 
 @contextmanager
 def quiet() -> Iterator[None]:

@@ -180,10 +180,7 @@ class Segmenter:
         """
         channels, dimensions = self.description.channels, image.GetDimension()
         found = image.GetNumberOfComponentsPerPixel() * (image.GetSize()[3] if dimensions == 4 else 1)
-        if found != len(channels):
-            raise InputError(
-                f"the bundle wants {len(channels)} channels ({', '.join(channels)}), got an image of {found}"
-            )
+        refuse_other_channels(channels, found)
         return scan_voxels(image, channels, self.description.normalisation)
 
     def labels(
@@ -219,11 +216,7 @@ class Segmenter:
             raise ValueError(
                 f"a volume on this geometry must have shape {geometry.shape_zyx}, got {volume.shape[1:]}"
             )
-        if len(volume) != len(description.channels):
-            raise InputError(
-                f"the bundle wants {len(description.channels)} channels "
-                f"({', '.join(description.channels)}), got an image of {len(volume)}"
-            )
+        refuse_other_channels(description.channels, len(volume))
         wanted = (len(description.labels), *geometry.shape_zyx)
         if probabilities is not None and (probabilities.dtype != np.uint8 or probabilities.shape != wanted):
             got = f"{probabilities.dtype} {probabilities.shape}"
@@ -395,6 +388,14 @@ class Segmenter:
         kind = str(self.precision).removeprefix("torch.")
         voxels = math.prod(geometry.shape_zyx)
         log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, self.device.type, kind, stages)
+
+
+def refuse_other_channels(channels: Sequence[str], found: int) -> None:
+    """Raise InputError unless a scan has as many channels as a bundle names."""
+    if found != len(channels):
+        wanted = f"{len(channels)} channels ({', '.join(channels)})" if len(channels) > 1 else "one channel"
+        got = "one image" if found == 1 else f"an image of {found} channels"
+        raise InputError(f"the bundle wants {wanted}, got {got}")
 
 
 def _most_probable(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.uint8]:

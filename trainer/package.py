@@ -26,10 +26,7 @@ def with_coarse_pass(bundle: Bundle, coarse: Bundle, settings: CoarseToFine) -> 
         raise InputError(f"{name} must be {what}, got {getattr(settings, name):g}")
     ours, theirs = bundle.description, coarse.description
     if (ours.channels, ours.normalisation) != (theirs.channels, theirs.normalisation):
-        raise InputError(
-            f"the coarse pass must see {', '.join(ours.channels)} ({ours.normalisation}), but was trained on "
-            f"{', '.join(theirs.channels)} ({theirs.normalisation})"
-        )
+        raise InputError(f"the coarse pass must see {ours.sees}, but was trained on {theirs.sees}")
     if coarse.coarse is not None:
         raise InputError("the coarse pass must be a bundle without a coarse pass of its own")
     if math.prod(theirs.spacing_zyx_mm) <= math.prod(ours.spacing_zyx_mm):
