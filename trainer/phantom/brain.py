@@ -18,12 +18,12 @@ SHAPES: dict[Size, tuple[tuple[int, int, int], float]] = {
 # Signal by channel (FLAIR, T1w, t1gd, T2w), white matter 1 on T1w: the order of brightness that radiologists know.
 SIGNALS: dict[str, tuple[float, float, float, float]] = {
     "csf": (0.15, 0.25, 0.25, 1.70),
-    "grey": (0.75, 0.65, 0.68, 0.90),
+    "grey": (0.82, 0.65, 0.68, 0.90),
     "white": (0.60, 1.00, 1.00, 0.65),
-    "lesion": (1.10, 0.80, 0.80, 1.10),  # of small vessels, old, and no part of a tumour
+    "lesion": (1.00, 0.80, 0.80, 1.10),  # of small vessels, old, and no part of a tumour
     "vessel": (0.30, 0.45, 1.50, 0.30),
-    "edema": (1.15, 0.72, 0.72, 1.25),
-    "core": (0.85, 0.50, 0.50, 1.20),
+    "edema": (0.95, 0.76, 0.76, 1.05),
+    "core": (0.80, 0.55, 0.55, 1.20),
     "rim": (0.95, 0.62, 1.50, 1.00),
 }
 WITHOUT_RIM_SHARE = 0.12  # of the tumours: a low grade takes up no contrast medium
@@ -74,7 +74,7 @@ def make_brain(seed: int, case: int, size: Size, image: Path, label: Path) -> No
         for name, amount in tissue.items():  # each is painted over those before it
             strength = np.float32(SIGNALS[name][number] * max(0.1, rng.normal(1.0, FIRMNESS)))
             signal += amount * (strength * (1 + 0.04 * fine) - signal)
-        scan = seen(signal, grid, noise=rng.uniform(0.03, 0.06), bias=0.1)
+        scan = seen(signal, grid, noise=rng.uniform(0.04, 0.08), bias=0.15)
         scale = np.exp(rng.uniform(np.log(100), np.log(2000)))  # arbitrary, as MR is
         channels.append(np.where(brain, np.clip(np.rint(scan * scale), 1, 32767), 0).astype(np.int16))
     write_case(grid, channels, labels, image, label)
