@@ -92,9 +92,10 @@ def fitting_patch(shape_zyx: Sequence[float], spacing_zyx_mm: Sequence[float], v
     if max(sizes) == STEP:
         sizes[2] = 2 * STEP
     while math.prod(sizes) > voxels and sum(sizes) > 4 * STEP:
+        # What is padding anyway does not count: twenty slices stay together.
         millimetres = [
-            size * spacing if size > STEP else 0.0
-            for size, spacing in zip(sizes, spacing_zyx_mm, strict=True)
+            min(size, there) * spacing if size > STEP else 0.0
+            for size, there, spacing in zip(sizes, shape_zyx, spacing_zyx_mm, strict=True)
         ]
         sizes[int(np.argmax(millimetres))] -= STEP
     return sizes[0], sizes[1], sizes[2]

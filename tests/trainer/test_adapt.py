@@ -71,7 +71,7 @@ def test_what_a_preset_states_stays(tmp_path: Path) -> None:
         ((10, 12, 9), (1, 1, 1), 2**20, (16, 16, 32)),
         ((155, 240, 240), (1, 1, 1), 2**20, (96, 96, 112)),
         ((20, 320, 320), (3.6, 0.6, 0.6), 2**20, (32, 176, 176)),
-        ((1000, 512, 512), (1, 0.8, 0.8), 2**20, (96, 96, 112)),
+        ((1000, 512, 512), (1, 0.8, 0.8), 2**20, (80, 112, 112)),
         ((1000, 512, 512), (1, 0.8, 0.8), 16 * 16 * 32, (16, 16, 32)),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_patch_fits_scan_and_budget(
     found = fitting_patch(shape, spacing, voxels)
     assert unmet_by(found) is None
     assert np.prod(found) <= voxels
-    assert sorted(found) == sorted(expected)
+    assert found == expected
 
 
 @pytest.mark.parametrize(
