@@ -1,9 +1,8 @@
 """Make a synthetic data set in Decathlon layout: DATA/Task07_Pancreas, Task01_BrainTumour or Task04_Hippocampus.
 
-The pancreas is abdominal CT, the brain four MR channels, the hippocampus small boxes of MR. Of the pancreas, volumes,
-spacings and slice counts follow the quantiles of the real Task07. The labels of the test cases are
-kept beside them, in labelsTs. The same seed gives the same bytes; the same command continues after an
-interruption.
+The pancreas is abdominal CT, whose volumes, spacings and slice counts follow the quantiles of the real Task07; the
+brain has four MR channels, the hippocampus is a small box of MR. The labels of the test cases are kept beside them, in
+labelsTs. The same seed gives the same bytes; the same command continues after an interruption.
 """
 
 from __future__ import annotations
