@@ -76,7 +76,8 @@ def prepare(
     """
     threads = voxelcore.get_threads() if threads is None else threads
     quotas = resolve_quotas(preset.quotas, dataset.labels)
-    trained_on = [case for case in dataset.training if case.name in set(split.training)]
+    by_name = {case.name: case for case in dataset.training}
+    trained_on = [by_name[name] for name in split.training]
     preset = adapted(preset, dataset, trained_on, threads=threads)
     with alone_in(work, "decathlon prepare"):
         remove_leftovers(work, work / "volumes")
@@ -84,7 +85,8 @@ def prepare(
         sources = _source_sha256(dataset, volumes)
         if OTHERS in preset.quotas:
             named = resolve_quotas({**preset.quotas, OTHERS: 0.0}, dataset.labels)
-            quotas = named | _held(quotas, dataset.labels, volumes, split)
+            others = {label: share for label, share in quotas.items() if label not in named}
+            quotas = named | _held(others, dataset.labels, volumes, split)
         split.write(work / "split.json")
         if split.shared:
             log.warning(
