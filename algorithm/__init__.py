@@ -1,4 +1,4 @@
-"""What runs in the hospital: from a CT scan to a label map on the same grid.
+"""What runs in the hospital: from a scan to a label map on the same grid.
 
 import algorithm
 labels = algorithm.segment(image, "RUN/bundle")
@@ -36,10 +36,11 @@ def segment(
     model: str | Path | Bundle | Segmenter,
     geometry: Geometry | None = None,
 ) -> sitk.Image | NDArray[np.uint8]:
-    """Segment one CT in memory; the labels lie on exactly its grid.
+    """Segment one scan in memory; the labels lie on exactly its grid.
 
     Args:
-        image: a 3-D scalar CT in HU: a SimpleITK image, or an array (z, y, x) of any integer or floating type.
+        image: a 3-D scalar CT in HU: a SimpleITK image, or an array (z, y, x) of any integer or floating type. Where
+            the bundle has several channels, a 4-D image or one of vectors, or an array (c, z, y, x), in their order.
         model: the path of a bundle, a bundle, or, for many scans, a `Segmenter`, which keeps the network loaded.
         geometry: where an array lies in the patient; a SimpleITK image knows it.
 
@@ -47,17 +48,17 @@ def segment(
         uint8 labels: an image for an image, an array (z, y, x) for an array.
 
     Raises:
-        InputError: the bundle cannot be used, or wants other channels than one CT.
+        InputError: the bundle cannot be used, or wants other channels.
         TypeError: an array without a geometry, or an image with one.
-        ValueError: an image that is not 3-D and scalar, or an array that does not have the shape of its geometry.
+        ValueError: an image that is not of numbers, or an array that does not have the shape of its geometry.
 
     """
     import numpy as np
-    import SimpleITK as sitk
 
     from algorithm.bundle import Bundle, read_bundle
-    from algorithm.images import hounsfield
-    from algorithm.segmenter import Segmenter
+    from algorithm.images import stored_voxels
+    from algorithm.intensities import Stored
+    from algorithm.segmenter import Segmenter, refuse_other_channels
 
     if not isinstance(model, Segmenter):
         model = Segmenter(model if isinstance(model, Bundle) else read_bundle(Path(model)))
@@ -67,9 +68,12 @@ def segment(
         return model.segment(image)
     if geometry is None:
         raise TypeError("an array needs the geometry that says where it lies in the patient")
-    if image.shape != geometry.shape_zyx:
+    channels = model.description.channels
+    if image.ndim not in (3, 4) or image.shape[-3:] != geometry.shape_zyx:
         raise ValueError(f"an array on this geometry must have shape {geometry.shape_zyx}, got {image.shape}")
     native = image.astype(image.dtype.newbyteorder("="), copy=False)
     if native.dtype.kind == "f" and native.dtype not in (np.float32, np.float64):
         native = native.astype(np.float64 if native.dtype.itemsize > 8 else np.float32)
-    return model.labels(hounsfield(sitk.GetImageFromArray(native)), geometry)
+    stored = Stored(native[np.newaxis] if native.ndim == 3 else native, channels)
+    refuse_other_channels(channels, len(stored.channels))
+    return model.labels(stored_voxels(stored, model.description.normalisation), geometry)

@@ -23,11 +23,13 @@ from safetensors import SafetensorError
 
 from algorithm.errors import InputError
 from algorithm.files import check_replaceable, replacing
+from algorithm.intensities import NORMALISATIONS, Normalisation
 from algorithm.locate import CoarseToFine
 from algorithm.network import UNet3D, unmet_by
 from algorithm.postprocessing import Postprocessing
 
-FORMAT_VERSION = 1
+# Bundles of z-scores have the second version, so that a release that would take them for HU refuses them.
+FORMAT_VERSIONS = (1, 2)
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 COARSE_WEIGHTS, COARSE_DESCRIPTION = "coarse.safetensors", "coarse.json"
 FILES = (DESCRIPTION, WEIGHTS, COARSE_DESCRIPTION, COARSE_WEIGHTS)
@@ -58,6 +60,8 @@ class Description:
         spacing_zyx_mm: voxel spacing of the network's grid.
         window_hu: intensities are clipped to it.
         mean, std: of the clipped training patches, one a channel.
+        normalisation: "window" where the three above are in HU; else they are in thousandths of a standard deviation
+            of the scan's own channel, as `algorithm.intensities` makes them. Absent in older bundles: "window".
         patch_shape_zyx: what one forward pass sees.
         stitching: how patches are joined.
         postprocessing: which components of the labels are kept.
@@ -85,7 +89,18 @@ class Description:
     coarse_to_fine: CoarseToFine | None = None
     orientation: str = "LPS"
     provenance: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
+    normalisation: Normalisation = "window"
+    format_version: int = 0
+
+    def __post_init__(self) -> None:
+        """Choose the version of the format, whichever was given."""
+        object.__setattr__(self, "format_version", 1 if self.normalisation == "window" else 2)
+
+    @property
+    def sees(self) -> str:
+        """The channels and, but for HU, their normalisation, for messages."""
+        how = "" if self.normalisation == "window" else f" ({self.normalisation})"
+        return ", ".join(self.channels) + how
 
 
 @dataclass(frozen=True)
@@ -144,10 +159,10 @@ def read_bundle(path: str | Path) -> Bundle:
             f"{path / COARSE_DESCRIPTION}: 'coarse_to_fine' must be absent: a coarse pass has none itself"
         )
     coarse = Bundle(coarse_network, coarse_description)
-    if coarse.description.channels != description.channels:
+    ours, theirs = description, coarse.description
+    if (theirs.channels, theirs.normalisation) != (ours.channels, ours.normalisation):
         raise InputError(
-            f"{path / COARSE_DESCRIPTION}: the coarse pass sees {', '.join(coarse.description.channels)}, "
-            f"but the network sees {', '.join(description.channels)}"
+            f"{path / COARSE_DESCRIPTION}: the coarse pass sees {theirs.sees}, but the network sees {ours.sees}"
         )
     return Bundle(network, description, coarse)
 
@@ -307,15 +322,19 @@ class _Fields:
         return InputError(f"{self.file}: '{key}' must be {what}, got {json.dumps(self.values[key])[:80]}")
 
 
+_NORMALISATION = " or ".join(f"'{name}'" for name in NORMALISATIONS)
+
+
 def _parse_description(content: bytes, file: Path) -> Description:
     try:
         fields = _Fields(json.loads(content), file)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not valid JSON: {error}") from None
     version = fields.get("format_version", int, "the version of the format")
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS:
+        known = " and ".join(map(str, FORMAT_VERSIONS))
         raise InputError(
-            f"{file} has format version {version}, this software reads {FORMAT_VERSION}; use the release that wrote it"
+            f"{file} has format version {version}, this software reads {known}; use the release that wrote it"
         )
     fields.get("postprocessing", dict, "an object")
     stitching = _Fields(fields.get("stitching", dict, "an object with 'blend' and 'overlap_zyx'"), file)
@@ -338,6 +357,7 @@ def _parse_description(content: bytes, file: Path) -> Description:
         coarse_to_fine=_parse_settings(fields, "coarse_to_fine", CoarseToFine),
         orientation=fields.get("orientation", str, "'LPS'"),
         provenance=fields.get("provenance", dict, "an object"),
+        normalisation=fields.get("normalisation", str, _NORMALISATION) if version > 1 else "window",
     )
     _check_values(description, fields)
     return description
@@ -376,6 +396,7 @@ def _check_values(description: Description, fields: _Fields) -> None:
             "three numbers from 0.1 to 100 mm",
         ),
         "window_hu": (-LARGEST_HU <= low < high <= LARGEST_HU, "two rising numbers in HU"),
+        "normalisation": (description.normalisation in NORMALISATIONS, _NORMALISATION),
         "mean": (
             len(description.mean) == len(description.channels)
             and all(abs(mean) <= LARGEST_HU for mean in description.mean),

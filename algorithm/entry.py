@@ -23,7 +23,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.findings import count_labels
 from algorithm.geometry import Geometry, same_grid
-from algorithm.images import hounsfield, label_image, read_image, read_labels
+from algorithm.images import label_image, read_image, read_labels
 from algorithm.job import Job, find_job, results_file
 from algorithm.logs import log_to_stderr
 from algorithm.segmenter import Segmenter
@@ -35,17 +35,17 @@ log = logging.getLogger(__name__)
 class ScanLoader(ImageLoader):  # type: ignore[misc] # evalutils ships no types
     """Registers the scans of a job without reading them, so that many stream through one by one."""
 
-    def __init__(self, images: tuple[Path, ...]) -> None:
+    def __init__(self, images: tuple[Path, ...], channels: tuple[str, ...]) -> None:
         self.images = frozenset(images)
+        self.channels = channels
 
     def load(self, *, fname: Path) -> list[dict[str, Any]]:
         """Return one case for a scan of the job and none for other files."""
         return [{"hash": str(fname), "path": fname}] if fname in self.images else []
 
-    @staticmethod
-    def load_image(fname: Path) -> sitk.Image:
+    def load_image(self, fname: Path) -> sitk.Image:
         """Read a scan; InputError says in one sentence why it cannot be."""
-        return read_image(fname)
+        return read_image(fname, self.channels)
 
 
 class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils ships no types
@@ -56,6 +56,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def __init__(self, segmenter: Segmenter, job: Job, input_root: Path) -> None:
         self.segmenter = segmenter
+        self.loader = ScanLoader(job.images, segmenter.description.channels)
         self.job = job
         self.failures: list[str] = []
         self.labels: NDArray[np.uint8] | None = None
@@ -63,13 +64,13 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             input_path=input_root,
             output_path=job.output_folder / ".partial",
             output_file=job.results_file,
-            file_loaders={"input_image": ScanLoader(job.images)},
+            file_loaders={"input_image": self.loader},
             validators={},  # the job has refused equal names already; equal content is no fault
         )
 
     def predict(self, *, input_image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on the grid of `input_image`."""
-        labels = self.segmenter.labels(hounsfield(input_image), self.geometry, self.stages)
+        labels = self.segmenter.labels(self.segmenter.voxels(input_image), self.geometry, self.stages)
         self.counts = count_labels(labels, len(self.segmenter.description.labels))
         self.labels = labels
         image = label_image(labels, self.geometry)
@@ -112,7 +113,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         # The base class compares a hash with the one of an earlier read; here each scan is read once. It names the
         # label map after the path that it is given.
         with self.stages("read"):
-            image = ScanLoader.load_image(case["path"])
+            image = self.loader.load_image(case["path"])
         self.geometry = Geometry.of(image)
         return image, case["path"].with_name(self.job.name_of_result(case["path"]))
 

@@ -65,10 +65,14 @@ class Geometry:
             )
 
     @classmethod
-    def of(cls, image: sitk.Image) -> Self:
-        """Return the grid of a 3-D SimpleITK image."""
-        size, spacing, origin = image.GetSize(), image.GetSpacing(), image.GetOrigin()
-        return cls(tuple(size[::-1]), tuple(spacing[::-1]), tuple(origin), tuple(image.GetDirection()))
+    def of(cls, image: Any) -> Self:
+        """Return the grid of the first three axes of a SimpleITK image, or of a reader that has read a header."""
+        dimensions = image.GetDimension()
+        matrix = np.array(image.GetDirection()).reshape(dimensions, dimensions)[:3, :3]
+        (nx, ny, nz), (sx, sy, sz), (x, y, z) = (
+            values[:3] for values in (image.GetSize(), image.GetSpacing(), image.GetOrigin())
+        )
+        return cls((nz, ny, nx), (sz, sy, sx), (x, y, z), tuple(matrix.ravel().tolist()))
 
     def set_on(self, image: sitk.Image) -> None:
         """Give a SimpleITK image of this size this spacing, origin and direction."""

@@ -7,10 +7,11 @@ and `payload` for what ITK alone lets pass.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,16 @@ from algorithm.dicom import is_dicom, read_series, series_geometry
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, difference, numbers
-from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
+from algorithm.intensities import Normalisation, Planes, Stored, rounded, standardised
+from algorithm.itk import (
+    ONE_AT_A_TIME,
+    PIXEL_TYPES,
+    VECTOR_TYPES,
+    check_size,
+    quiet,
+    reason,
+    wanted_volume,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +60,8 @@ WRITTEN_SPACING_RELATIVE = 1e-6
 WRITTEN_DIRECTION = 1e-6
 
 PLANES_AT_ONCE = 32
+
+NOTHING: Planes = {}
 
 # Stored CT values without their rescale put air at 0 and bone beyond this.
 UNSCALED_BONE = 1500
@@ -90,58 +102,63 @@ def list_images(folder: Path) -> list[Path]:
     return found
 
 
-def read_image(path: Path) -> sitk.Image:
-    """Read a 3-D scalar image from a file or from a folder that holds one DICOM series.
+def read_image(path: Path, channels: Sequence[str] = ()) -> sitk.Image:
+    """Read a 3-D image from a file or from a folder that holds one DICOM series.
 
     Formats by suffix: .nii.gz, .nii, .mha, .mhd, .nrrd, .nhdr. A 4-D NIfTI or MetaImage with a single time point
-    is read as its one volume. A left-handed direction is kept.
+    is read as its one volume. A left-handed direction is kept. Where `channels` names several, the file must hold as
+    many, along the fourth axis of a NIfTI or MetaImage, or as the numbers of a MetaImage's voxel; the image is 4-D or
+    of vectors then.
 
     Raises InputError in one sentence: no such file or no known suffix; damaged, cut off or empty data; not
-    one 3-D volume of one number per voxel; a grid with a spacing that is not > 0, sheared axes or a longest
-    side outside 1 mm to 10 m; more than 8 GiB claimed; voxels kept outside the header's folder; for folders,
-    what `algorithm.dicom.read_series` refuses.
+    one 3-D volume of one number per voxel, or of the channels; a grid with a spacing that is not > 0, sheared axes
+    or a longest side outside 1 mm to 10 m; more than 8 GiB claimed; voxels kept outside the header's folder; for
+    folders, what `algorithm.dicom.read_series` refuses.
     """
     path = Path(path)
-    image = _read(path)
-    return image if path.is_dir() else _with_lost_values(path, image)
+    image = _read(path, channels)
+    return image if path.is_dir() else _with_lost_values(path, image, channels)
 
 
-def _read(path: Path) -> sitk.Image:
+def _read(path: Path, channels: Sequence[str]) -> sitk.Image:
     """Read an image as ITK does, once it was found sound."""
     _refuse_unnameable(path)
     image: sitk.Image
     if path.is_dir():
+        if len(channels) > 1:
+            raise InputError(f"{path} must be {wanted_volume(channels)} in a file, but is a folder")
         image = read_series(path)
         _check_sides(path, Geometry.of(image))
         return image
-    with quiet(), _open(path, whole=True) as reader:
+    with quiet(), _open(path, whole=True, channels=channels) as reader:
         try:
             with ONE_AT_A_TIME:
                 image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{path} cannot be read: {reason(error)}") from None
-        if extra := image.GetDimension() - 3:
+        if (extra := image.GetDimension() - 3) and image.GetSize()[3] == 1:
             image = sitk.Extract(image, (*image.GetSize()[:3], *[0] * extra))
     return image
 
 
-def _with_lost_values(path: Path, image: sitk.Image) -> sitk.Image:
+def _with_lost_values(path: Path, image: sitk.Image, channels: Sequence[str]) -> sitk.Image:
     """Put back the NaN and infinite voxels of a NIfTI, which ITK turned into 0."""
-    lost = _lost_planes(path)
+    lost = _lost_planes(path, channels)
     if not lost:
         return image
     voxels = sitk.GetArrayFromImage(image)
-    for z, plane in lost.items():
-        np.copyto(voxels[z], plane, where=~np.isfinite(plane))
-    restored = sitk.GetImageFromArray(voxels)
+    planes = voxels.reshape(-1, *voxels.shape[-2:])
+    for number, plane in lost.items():
+        np.copyto(planes[number], plane, where=~np.isfinite(plane))
+    restored = sitk.GetImageFromArray(voxels, isVector=False)
     restored.CopyInformation(image)
     return restored
 
 
-def _lost_planes(path: Path) -> nifti.Planes:
+def _lost_planes(path: Path, channels: Sequence[str]) -> Planes:
     if READERS[image_suffix(path) or ""] != "NiftiImageIO":
         return {}
-    return nifti.not_finite(path, nifti.check_header(path))
+    return nifti.not_finite(path, nifti.check_header(path, channels))
 
 
 def _refuse_unnameable(path: Path) -> None:
@@ -154,7 +171,7 @@ def _refuse_unnameable(path: Path) -> None:
         ) from None
 
 
-def read_geometry(path: Path) -> Geometry:
+def read_geometry(path: Path, channels: Sequence[str] = ()) -> Geometry:
     """Read the grid of an image without its voxels; InputError as `read_image`, but for damaged voxels."""
     path = Path(path)
     _refuse_unnameable(path)
@@ -162,16 +179,16 @@ def read_geometry(path: Path) -> Geometry:
         geometry = series_geometry(path)
         _check_sides(path, geometry)
         return geometry
-    with quiet(), _open(path, whole=False) as reader:
-        return _geometry(reader)
+    with quiet(), _open(path, whole=False, channels=channels) as reader:
+        return Geometry.of(reader)
 
 
 @contextmanager
-def _open(path: Path, *, whole: bool) -> Iterator[sitk.ImageFileReader]:
+def _open(path: Path, *, whole: bool, channels: Sequence[str] = ()) -> Iterator[sitk.ImageFileReader]:
     """Yield a reader that has read a header found sane; with `whole`, the voxels were found complete too."""
     suffix = _check_file(path)
     with _unmistakable(path, suffix) as name:
-        yield _reader(path, suffix, name, whole=whole)
+        yield _reader(path, suffix, name, whole=whole, channels=channels)
 
 
 @contextmanager
@@ -187,11 +204,15 @@ def _unmistakable(path: Path, suffix: str) -> Iterator[Path]:
         yield link
 
 
-def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFileReader:
-    nifti_header = nifti.check_header(path) if READERS[suffix] == "NiftiImageIO" else None
+def _reader(
+    path: Path, suffix: str, name: Path, *, whole: bool, channels: Sequence[str]
+) -> sitk.ImageFileReader:
+    if len(channels) > 1 and READERS[suffix] == "NrrdImageIO":
+        raise InputError(f"{path} must be {wanted_volume(channels)}, in a .nii.gz, .nii, .mha or .mhd")
+    nifti_header = nifti.check_header(path, channels) if READERS[suffix] == "NiftiImageIO" else None
     if whole and nifti_header:
         nifti.check_data(path, nifti_header)
-    meta_header = metaimage.check_header(path) if READERS[suffix] == "MetaImageIO" else None
+    meta_header = metaimage.check_header(path, channels) if READERS[suffix] == "MetaImageIO" else None
     nrrd_header = nrrd.check_header(path) if READERS[suffix] == "NrrdImageIO" else None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(name))
@@ -201,16 +222,17 @@ def _reader(path: Path, suffix: str, name: Path, *, whole: bool) -> sitk.ImageFi
             reader.ReadImageInformation()
     except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
-    size = tuple(reader.GetSize())
-    if len(size) < 3 or any(n != 1 for n in size[3:]):
-        raise InputError(f"{path} must be one 3-D volume, but its size is {size} (x, y, z, …)")
-    kind = PIXEL_TYPES.get(reader.GetPixelID())
-    if kind is None or reader.GetNumberOfComponents() != 1:
+    size, components = tuple(reader.GetSize()), reader.GetNumberOfComponents()
+    held, wanted_channels = components * math.prod(size[3:]), max(1, len(channels))
+    if len(size) < 3 or held not in (components, wanted_channels):
+        raise InputError(f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z, …)")
+    kind = (PIXEL_TYPES if components == 1 else VECTOR_TYPES).get(reader.GetPixelID())
+    if kind is None or held != wanted_channels:
         what = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise InputError(f"{path} must have one number per voxel, but holds {what}s")
-    wanted = check_size(path, size, kind.itemsize)
+    wanted = check_size(path, size, components * kind.itemsize)
     try:
-        geometry = _geometry(reader)
+        geometry = Geometry.of(reader)
     except ValueError as error:
         raise InputError(f"{path} has no usable grid: {error}") from None
     _check_sides(path, geometry)
@@ -239,16 +261,6 @@ def _check_file(path: Path) -> str:
     return suffix
 
 
-def _geometry(reader: sitk.ImageFileReader) -> Geometry:
-    """Return the grid of the first three axes of a header."""
-    dimensions = reader.GetDimension()
-    matrix = np.array(reader.GetDirection()).reshape(dimensions, dimensions)[:3, :3]
-    (nx, ny, nz), (sx, sy, sz), (x, y, z) = (
-        values[:3] for values in (reader.GetSize(), reader.GetSpacing(), reader.GetOrigin())
-    )
-    return Geometry((nz, ny, nx), (sz, sy, sx), (x, y, z), tuple(matrix.ravel().tolist()))
-
-
 def _check_sides(path: Path, geometry: Geometry) -> None:
     sides = [n * s for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)]
     if not LONGEST_SIDE_MM[0] <= max(sides) <= LONGEST_SIDE_MM[1]:
@@ -265,43 +277,55 @@ def hounsfield(image: sitk.Image) -> NDArray[np.int16]:
     changes nothing, where the values look like stored CT values without their rescale, or like an image that was
     normalised.
     """
-    return _hounsfield(image, {})
-
-
-def _hounsfield(image: sitk.Image, lost: nifti.Planes) -> NDArray[np.int16]:
-    """Return `hounsfield` of an image to whose planes `lost` is to be put back."""
-    view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
-    if view.dtype.kind not in "iuf" or view.ndim != 3:
-        raise ValueError(
-            f"image must be 3-D with one number per voxel, got {view.dtype} in {view.ndim} dimensions"
-        )
-    floats = view.dtype.kind == "f"
-
-    def stored() -> Iterator[NDArray[Any]]:
-        for z, plane in enumerate(view):
-            yield plane if z not in lost else np.where(np.isfinite(lost[z]), plane, lost[z])
-
-    low, high = np.iinfo(np.int16).min, np.iinfo(np.int16).max
-    if not floats:
-        low, high = max(low, int(np.iinfo(view.dtype).min)), min(high, int(np.iinfo(view.dtype).max))
-    darkest = _darkest(stored()) if floats else 0.0
-    volume = np.empty(view.shape, dtype=np.int16)
-    for values, plane in zip(stored(), volume, strict=True):
-        if floats:
-            values = np.rint(np.nan_to_num(values, nan=darkest, neginf=darkest, posinf=high))
-        np.clip(values, low, high, out=plane, casting="unsafe")
-    _warn_of_values(view, volume)
+    volume: NDArray[np.int16] = scan_voxels(image, ("CT",))[0]
     return volume
 
 
-def _darkest(planes: Iterable[NDArray[Any]]) -> float:
-    """Return the smallest finite value."""
-    smallest = float(min(plane.min(where=np.isfinite(plane), initial=np.inf) for plane in planes))
-    if not np.isfinite(smallest):
-        raise InputError(
-            "no voxel of the scan is a finite number, so there is nothing to segment; export it anew"
-        )
-    return smallest
+def scan_voxels(
+    image: sitk.Image,
+    channels: Sequence[str],
+    normalisation: Normalisation = "window",
+    lost: Planes = NOTHING,
+) -> NDArray[np.int16]:
+    """Return the voxels of an image as int16 (c, z, y, x), as a bundle or a preset of this normalisation wants them.
+
+    Args:
+        image: as `read_image` returns it for these channels.
+        channels: their names.
+        normalisation: "window" for `hounsfield` of each channel; else z-scores in thousandths, as
+            `algorithm.intensities.standardised` makes them.
+        lost: what ITK lost of the image, to be put back.
+
+    Raises:
+        InputError: a channel without a finite value, or of one value where z-scores are made.
+        ValueError: the image has not as many channels.
+
+    """
+    return stored_voxels(stored_of(image, channels, lost), normalisation)
+
+
+def stored_of(image: sitk.Image, channels: Sequence[str], lost: Planes = NOTHING) -> Stored:
+    """Return an image's voxels as they are, as a view; arguments and ValueError as `scan_voxels`."""
+    view: NDArray[Any] = sitk.GetArrayViewFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        view = np.moveaxis(view, -1, 0)
+    elif view.ndim == 3:
+        view = view[np.newaxis]
+    if view.dtype.kind not in "iuf" or view.ndim != 4 or len(view) != len(channels):
+        what = "one number per voxel" if len(channels) == 1 else f"{len(channels)} channels"
+        shape = f"{view.shape} (c, z, y, x)" if view.ndim == 4 else f"{view.ndim} dimensions"
+        raise ValueError(f"image must be 3-D with {what}, got {view.dtype} in {shape}")
+    return Stored(view, channels, lost, image)  # SimpleITK's view does not keep its image alive
+
+
+def stored_voxels(stored: Stored, normalisation: Normalisation) -> NDArray[np.int16]:
+    """Return a scan as int16 (c, z, y, x); see `scan_voxels`."""
+    if normalisation != "window":
+        return standardised(stored, foreground=normalisation == "zscore_foreground")
+    volume = rounded(stored)
+    for view, channel in zip(stored.channels, volume, strict=True):
+        _warn_of_values(view, channel)
+    return volume
 
 
 def _warn_of_values(view: NDArray[Any], volume: NDArray[np.int16]) -> None:
@@ -320,11 +344,20 @@ def _warn_of_values(view: NDArray[Any], volume: NDArray[np.int16]) -> None:
         )
 
 
+def read_scan(
+    path: Path, channels: Sequence[str], normalisation: Normalisation = "window"
+) -> tuple[NDArray[np.int16], Geometry]:
+    """Read a scan as int16 (c, z, y, x), as `scan_voxels` makes it, with its grid; InputError as `read_image`."""
+    path = Path(path)
+    image = _read(path, channels)
+    lost = {} if path.is_dir() else _lost_planes(path, channels)
+    return scan_voxels(image, channels, normalisation, lost), Geometry.of(image)
+
+
 def read_hounsfield(path: Path) -> tuple[NDArray[np.int16], Geometry]:
     """Read an image as int16 (z, y, x) with its grid. Raises InputError as `read_image` does."""
-    path = Path(path)
-    image = _read(path)
-    return _hounsfield(image, {} if path.is_dir() else _lost_planes(path)), Geometry.of(image)
+    volume, geometry = read_scan(path, ("CT",))
+    return volume[0], geometry
 
 
 def read_labels(path: Path) -> tuple[NDArray[np.uint8], Geometry]:
@@ -412,7 +445,7 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
             raise OSError(reason(error)) from None
         try:
             with _open(path, whole=True) as reader:
-                read = _geometry(reader)
+                read = Geometry.of(reader)
         except InputError as error:
             raise RuntimeError(f"an image was not written whole: {error}") from None
     wrong = difference(

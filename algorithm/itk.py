@@ -34,6 +34,20 @@ PIXEL_TYPES: dict[int, np.dtype[Any]] = {
     sitk.sitkFloat64: np.dtype(np.float64),
 }
 
+# The types of an image of vectors, by that of their numbers.
+VECTOR_TYPES: dict[int, np.dtype[Any]] = {
+    sitk.sitkVectorInt8: np.dtype(np.int8),
+    sitk.sitkVectorUInt8: np.dtype(np.uint8),
+    sitk.sitkVectorInt16: np.dtype(np.int16),
+    sitk.sitkVectorUInt16: np.dtype(np.uint16),
+    sitk.sitkVectorInt32: np.dtype(np.int32),
+    sitk.sitkVectorUInt32: np.dtype(np.uint32),
+    sitk.sitkVectorInt64: np.dtype(np.int64),
+    sitk.sitkVectorUInt64: np.dtype(np.uint64),
+    sitk.sitkVectorFloat32: np.dtype(np.float32),
+    sitk.sitkVectorFloat64: np.dtype(np.float64),
+}
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -55,6 +69,13 @@ def reason(error: BaseException) -> str:
     text = re.sub(r"^(\[nrrd\] *)?(\w+: +)?", "", text)
     text = re.sub(r'^"?/\S+?"? is not', "it is not", text)
     return text.rstrip(". ")
+
+
+def wanted_volume(channels: Sequence[str]) -> str:
+    """Return what an image must be, for messages; the names of its channels matter where there are several."""
+    if len(channels) < 2:
+        return "one 3-D volume"
+    return f"one 3-D volume of {len(channels)} channels ({', '.join(channels)})"
 
 
 def check_size(path: Path, shape: Sequence[int], bytes_per_voxel: int) -> int:

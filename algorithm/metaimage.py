@@ -10,11 +10,13 @@ import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
+from algorithm.itk import wanted_volume
 from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
@@ -39,16 +41,17 @@ VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 
 
-def check_header(path: Path) -> Header:
+def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
     """Return the header of a .mha or .mhd.
 
-    Logs a warning when the file does not say how it is oriented. Raises InputError when it is no MetaImage,
-    states no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.
+    Several `channels` are volumes along a fourth axis, or the numbers of a voxel (ElementNumberOfChannels).
+    Logs a warning when the file does not say how it is oriented. Raises InputError when it is no MetaImage, has other
+    channels, states no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.
     """
     fields, end = _fields(path)
     if not fields.keys() & {"ElementSpacing", "ElementSize"}:
         raise InputError(f"{path} states no spacing (ElementSpacing is missing from its header); add it")
-    _check_numbers(path, fields)
+    _check_numbers(path, fields, channels)
     if not fields.keys() & {"Offset", "Position", "Origin"}:
         raise InputError(f"{path} states no origin (Offset is missing from its header); add it")
     if not fields.keys() & {"TransformMatrix", "Rotation", "Orientation"}:
@@ -99,7 +102,7 @@ def data_file_beside(path: Path, name: str) -> Path:
     return found
 
 
-def _check_numbers(path: Path, fields: dict[str, str]) -> None:
+def _check_numbers(path: Path, fields: dict[str, str], channels: Sequence[str]) -> None:
     """Raise InputError unless size, type and grid are sound."""
     try:
         axes = int(fields.get("NDims", ""))
@@ -110,11 +113,16 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
         raise InputError(
             f"{path} has a damaged header: NDims = {fields.get('NDims')}, DimSize = {fields.get('DimSize')}"
         )
-    if axes < 3 or axes > 4 or size[3:] not in ((), (1,)):
-        raise InputError(f"{path} must be one 3-D volume, but its size is {size} (x, y, z, …)")
-    if fields.get("ElementNumberOfChannels", "1") != "1":
-        channels = fields["ElementNumberOfChannels"]
-        raise InputError(f"{path} must have one number per voxel, but holds vectors of {channels}")
+    wanted, numbers = max(1, len(channels)), fields.get("ElementNumberOfChannels", "1")
+    volumes = size[3] if axes == 4 else 1
+    if axes < 3 or axes > 4 or volumes not in (1, wanted):
+        raise InputError(f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z, …)")
+    if numbers != str(wanted // volumes):
+        if wanted == 1 or volumes > 1:
+            raise InputError(f"{path} must have one number per voxel, but holds vectors of {numbers}")
+        raise InputError(
+            f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z) with {numbers} numbers a voxel"
+        )
     if "BinaryData" in fields and not _true(fields, "BinaryData"):
         raise InputError(
             f"{path} keeps its voxels as text, which is not supported; write them as binary data"

@@ -12,6 +12,7 @@ import logging
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from algorithm import payload
 from algorithm.errors import InputError
 from algorithm.geometry import ORTHONORMAL_TOLERANCE, Geometry, canonical_orientation, difference, numbers
-from algorithm.itk import check_size
+from algorithm.intensities import Planes
+from algorithm.itk import check_size, wanted_volume
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,6 @@ TYPES = {
     1024: "i8",
     1280: "u8",
 }
-Planes = dict[int, NDArray[np.float16]]
 OTHER_TYPES = {1: "bits", 32: "complex numbers", 128: "colours", 1792: "complex numbers", 2304: "colours"}
 
 
@@ -68,6 +69,11 @@ class Header:
     unit: int
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """Voxels along x, y, z, and what follows: channels where there are several."""
+        return self.dim[1 : self.dim[0] + 1]
+
+    @property
     def qform(self) -> NDArray[np.float64]:
         """The affine of the quaternion, as nifti1.h (method 2) defines it."""
         b, c, d = self.quaternion
@@ -84,21 +90,23 @@ class Header:
         return np.column_stack([rotation * scale, self.q_offset])
 
 
-def check_header(path: Path) -> Header:
+def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
     """Return the header of a .nii or .nii.gz after looking for everything that ITK would let pass.
 
-    Logs a warning when the file does not say how it is oriented. Raises InputError
-    in one sentence when the header is damaged or states no grid.
+    Several `channels` are volumes along the fourth axis, as in the MR tasks of the Decathlon. Logs a
+    warning when the file does not say how it is oriented. Raises InputError in one sentence when the header is
+    damaged, states no grid or has other channels.
     """
     header = _parse(path)
     rank = header.dim[0]
     if not 1 <= rank <= 7:
         raise InputError(f"{path} has a damaged header: its number of axes is {rank}")
-    if min(header.dim[1 : rank + 1]) < 1:
-        raise InputError(f"{path} has a damaged header: its size is {header.dim[1 : rank + 1]} (x, y, z)")
-    if rank < 3 or any(n != 1 for n in header.dim[4 : rank + 1]):
+    if min(header.size) < 1:
+        raise InputError(f"{path} has a damaged header: its size is {header.size} (x, y, z)")
+    volumes = header.size[3:4] or (1,)
+    if rank < 3 or volumes != (max(1, len(channels)),) or any(n != 1 for n in header.size[4:]):
         raise InputError(
-            f"{path} must be one 3-D volume, but its size is {header.dim[1 : rank + 1]} (x, y, z, …)"
+            f"{path} must be {wanted_volume(channels)}, but its size is {header.size} (x, y, z, …)"
         )
     if not HEADER_BYTES <= header.data_start < float("inf"):
         raise InputError(f"{path} has a damaged header: its voxels begin at byte {header.data_start}")
@@ -112,7 +120,7 @@ def check_header(path: Path) -> Header:
             f"{path} states its grid in {WRONG_UNITS[header.unit]}; it must be in mm (xyzt_units 2)"
         )
     _check_sform(path, header)
-    check_size(path, header.dim[1:4], header.dtype.itemsize)
+    check_size(path, header.size, header.dtype.itemsize)
     return header
 
 
@@ -156,7 +164,7 @@ def check_grid(path: Path, header: Header, read: Geometry) -> None:
 
 def check_data(path: Path, header: Header) -> None:
     """Raise InputError unless the file holds every voxel that the header claims, undamaged."""
-    wanted = math.prod(header.dim[1:4]) * header.dtype.itemsize
+    wanted = math.prod(header.size) * header.dtype.itemsize
     if _is_gzip(path):
         with path.open("rb") as file:
             payload.check_gzip(path, file, int(header.data_start) + wanted)
@@ -165,22 +173,23 @@ def check_data(path: Path, header: Header) -> None:
 
 
 def not_finite(path: Path, header: Header) -> Planes:
-    """Return the planes that have NaN or infinite voxels, by z: those values, and 0 where a voxel is finite.
+    """Return the planes that have NaN or infinite voxels: those values, and 0 where a voxel is finite.
 
-    The library that ITK reads NIfTI with turns them into 0, which is water, not the air they stand for.
+    They are counted from 0 through all channels, one after the other. The library that ITK reads NIfTI with turns
+    them into 0, which is water, not the air they stand for.
     """
     if header.dtype.kind != "f":
         return {}
-    nx, ny, nz = header.dim[1:4]
+    nx, ny, *others = header.size
     sign = np.float16(-1 if header.slope < 0 else 1)
     planes = {}
     with gzip.open(path) if _is_gzip(path) else path.open("rb") as file:
         file.seek(int(header.data_start))
-        for z in range(nz):
+        for number in range(math.prod(others)):
             stored = np.frombuffer(file.read(nx * ny * header.dtype.itemsize), header.dtype).reshape(ny, nx)
             finite = np.isfinite(stored)
             if not finite.all():
-                planes[z] = np.where(finite, 0, stored).astype(np.float16) * sign
+                planes[number] = np.where(finite, 0, stored).astype(np.float16) * sign
     return planes
 
 

@@ -25,7 +25,7 @@ from algorithm.images import (
     case_name,
     image_suffix,
     list_images,
-    read_hounsfield,
+    read_scan,
     write_labels,
     write_shares,
 )
@@ -144,12 +144,13 @@ def _segment(
     """Segment one scan into `result`, a DICOM Segmentation where it ends in .dcm; return the files written."""
     names, slices, stages = segmenter.description.labels, None, Stages()
     with stages("read"):
-        volume, geometry = read_hounsfield(image)
+        description = segmenter.description
+        volume, geometry = read_scan(image, description.channels, description.normalisation)
         if result.suffix == ".dcm":
             from algorithm.dicom_seg import read_source, write_segmentation
 
             slices = read_source(image)
-    maps = np.empty((len(names), *volume.shape), np.uint8) if probabilities else None
+    maps = np.empty((len(names), *geometry.shape_zyx), np.uint8) if probabilities else None
     labels = segmenter.labels(volume, geometry, stages, probabilities=maps)
     counts = count_labels(labels, len(names))
     del volume  # a large scan's memory is wanted for maps of 4 bytes a voxel

@@ -1,4 +1,4 @@
-"""From one CT to labels on its own grid, a slab at a time: canonical order, resample, network, stitch, and back."""
+"""From one scan to labels on its own grid, a slab at a time: canonical order, resample, network, stitch, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from algorithm.engines import (
 from algorithm.errors import InputError
 from algorithm.findings import Peaks, count_labels, warn_of_missed, warn_of_removed
 from algorithm.geometry import Geometry, canonical_orientation
-from algorithm.images import hounsfield, label_image
+from algorithm.images import label_image, scan_voxels
 from algorithm.locate import Region
 from algorithm.network import to_channels_last
 from algorithm.precision import has_bfloat16, keep_wrong_in_float32
@@ -41,6 +41,7 @@ ALIKE = (
     "channels",
     "spacing_zyx_mm",
     "window_hu",
+    "normalisation",
     "patch_shape_zyx",
     "stitching",
     "postprocessing",
@@ -157,14 +158,30 @@ class Segmenter:
         return self.engines
 
     def segment(self, image: sitk.Image) -> sitk.Image:
-        """Return uint8 labels on exactly the grid of `image`, a 3-D scalar CT in HU.
+        """Return uint8 labels on exactly the grid of `image`: a 3-D scalar CT in HU, or what `voxels` takes.
 
         Raises:
-            InputError: the bundle wants other channels than one CT.
+            InputError: the bundle wants other channels, or one cannot be used.
 
         """
         geometry = Geometry.of(image)
-        return label_image(self.labels(hounsfield(image), geometry), geometry)
+        return label_image(self.labels(self.voxels(image), geometry), geometry)
+
+    def voxels(self, image: sitk.Image) -> NDArray[np.int16]:
+        """Return the voxels of an image as `labels` takes them, int16 (c, z, y, x).
+
+        Args:
+            image: 3-D with one number per voxel where the bundle has one channel; else 4-D or of vectors, with its
+                channels in their order.
+
+        Raises:
+            InputError: the bundle wants other channels, or one cannot be used.
+
+        """
+        channels, dimensions = self.description.channels, image.GetDimension()
+        found = image.GetNumberOfComponentsPerPixel() * (image.GetSize()[3] if dimensions == 4 else 1)
+        refuse_other_channels(channels, found)
+        return scan_voxels(image, channels, self.description.normalisation)
 
     def labels(
         self,
@@ -174,44 +191,45 @@ class Segmenter:
         *,
         probabilities: NDArray[np.uint8] | None = None,
     ) -> NDArray[np.uint8]:
-        """Segment an array: int16 HU (z, y, x) on `geometry` in, uint8 labels of the same shape out.
+        """Segment an array: int16 (c, z, y, x) on `geometry` in, uint8 labels (z, y, x) out.
 
         Neither the volume on the network's grid nor its class maps are ever whole in memory: a slab of them is, as
         deep as a patch, from which labels are made as soon as no later patch can change them.
 
         Args:
-            volume: int16 HU (z, y, x).
+            volume: int16 (c, z, y, x), or (z, y, x) where there is one channel: HU, or z-scores as
+                `algorithm.intensities` makes them, whichever the bundle's normalisation says.
             geometry: where it lies in the patient.
             stages: receives the time of each stage. Who gives it calls `report` when the scan is done with.
             probabilities: uint8 (K, z, y, x) to be filled as `ProbabilityExporter` says: labels 1 to K-1, then the
                 uncertainty. Outside the box of a coarse-to-fine bundle all are 0.
 
         Raises:
-            InputError: the bundle wants other channels than one CT, or its weights are unusable.
+            InputError: the bundle wants another number of channels, or its weights are unusable.
             ValueError: the volume has not the shape of its geometry, or `probabilities` does not fit.
 
         """
         description = self.description
-        if len(description.channels) != 1:
-            raise InputError(
-                f"the bundle wants {len(description.channels)} channels "
-                f"({', '.join(description.channels)}), got one image"
-            )
-        if volume.shape != geometry.shape_zyx:
+        if volume.ndim == 3:
+            volume = volume[np.newaxis]
+        if volume.shape[1:] != geometry.shape_zyx:
             raise ValueError(
-                f"a volume on this geometry must have shape {geometry.shape_zyx}, got {volume.shape}"
+                f"a volume on this geometry must have shape {geometry.shape_zyx}, got {volume.shape[1:]}"
             )
-        wanted = (len(description.labels), *volume.shape)
+        refuse_other_channels(description.channels, len(volume))
+        wanted = (len(description.labels), *geometry.shape_zyx)
         if probabilities is not None and (probabilities.dtype != np.uint8 or probabilities.shape != wanted):
             got = f"{probabilities.dtype} {probabilities.shape}"
             raise ValueError(f"probabilities must be uint8 {wanted} (K, z, y, x), got {got}")
         given, stages = stages, Stages() if stages is None else stages
         orientation = canonical_orientation(geometry)
         canonical, grid = orientation.view(volume), orientation.canonical(geometry)
-        labels = np.zeros(volume.shape, np.uint8)
+        labels = np.zeros(geometry.shape_zyx, np.uint8)
         box = self._box(canonical, grid, stages)
-        part, part_grid = canonical[box], grid.cropped(box)
-        shape_zyx = voxelcore.resampled_shape(part.shape, grid.spacing_zyx_mm, description.spacing_zyx_mm)
+        part, part_grid = canonical[(slice(None), *box)], grid.cropped(box)
+        shape_zyx = voxelcore.resampled_shape(
+            part_grid.shape_zyx, grid.spacing_zyx_mm, description.spacing_zyx_mm
+        )
         exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels)[box])
         peaks = Peaks(len(description.labels), self.temperature)
         takers: list[Callable[[NDArray[np.float32]], object]] = [exporter.add, peaks.add]
@@ -223,8 +241,8 @@ class Segmenter:
             with stages("export"):
                 for take in takers:
                     take(planes)
-        if exporter.done != part.shape[0]:
-            raise RuntimeError(f"{exporter.done} of {part.shape[0]} planes were labelled")
+        if exporter.done != part_grid.shape_zyx[0]:
+            raise RuntimeError(f"{exporter.done} of {part_grid.shape_zyx[0]} planes were labelled")
         before = counts = count_labels(labels, len(description.labels))
         if description.postprocessing:
             with stages("postprocess"):
@@ -237,19 +255,21 @@ class Segmenter:
         return labels
 
     def _prepared(self, canonical: NDArray[np.int16], shape_zyx: tuple[int, int, int]) -> PreparedPlanes:
-        """Return what gives `class_maps` the normalised planes of a volume in canonical order."""
+        """Return what gives `class_maps` the normalised planes of a volume (c, z, y, x) in canonical order."""
         description = self.description
-        preprocess = voxelcore.SlabPreprocessor(
-            canonical.shape,
-            shape_zyx,
-            window_hu=description.window_hu,
-            mean=description.mean[0],
-            std=description.std[0],
-        )
+        preprocessors = [
+            voxelcore.SlabPreprocessor(
+                channel.shape, shape_zyx, window_hu=description.window_hu, mean=mean, std=std
+            )
+            for channel, mean, std in zip(canonical, description.mean, description.std, strict=True)
+        ]
 
         def prepared(begin: int, end: int) -> NDArray[np.float32]:
-            first, stop = preprocess.needs(begin, end)
-            return preprocess(np.ascontiguousarray(canonical[first:stop]), first, begin, end)[np.newaxis]
+            result = np.empty((len(canonical), end - begin, *shape_zyx[1:]), np.float32)
+            for channel, preprocess, out in zip(canonical, preprocessors, result, strict=True):
+                first, stop = preprocess.needs(begin, end)
+                preprocess(np.ascontiguousarray(channel[first:stop]), first, begin, end, out=out)
+            return result
 
         return prepared
 
@@ -262,7 +282,7 @@ class Segmenter:
         with stages("locate"):
             spacing = grid.spacing_zyx_mm
             coarse = self.coarse
-            shape_zyx = voxelcore.resampled_shape(canonical.shape, spacing, coarse.description.spacing_zyx_mm)
+            shape_zyx = voxelcore.resampled_shape(grid.shape_zyx, spacing, coarse.description.spacing_zyx_mm)
             planes = coarse.class_maps(shape_zyx, coarse._prepared(canonical, shape_zyx), what="locating")
             found = _most_probable(planes)
             z, y, x = np.multiply(description.patch_shape_zyx, description.spacing_zyx_mm).tolist()
@@ -368,6 +388,14 @@ class Segmenter:
         kind = str(self.precision).removeprefix("torch.")
         voxels = math.prod(geometry.shape_zyx)
         log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, self.device.type, kind, stages)
+
+
+def refuse_other_channels(channels: Sequence[str], found: int) -> None:
+    """Raise InputError unless a scan has as many channels as a bundle names."""
+    if found != len(channels):
+        wanted = f"{len(channels)} channels ({', '.join(channels)})" if len(channels) > 1 else "one channel"
+        got = "one image" if found == 1 else f"an image of {found} channels"
+        raise InputError(f"the bundle wants {wanted}, got {got}")
 
 
 def _most_probable(planes: Iterator[NDArray[np.float32]]) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from algorithm.files import replacing
 from trainer.augment import Augmenter, AugmentSettings
+from trainer.figures import display_window
 from trainer.patches import PatchFile
 
 TRANSFORMS: dict[str, dict[str, Any]] = {
@@ -55,7 +56,8 @@ def main(patches: Path, out: Path, number: int = 0) -> None:
             changed, moved = augment(image, label, np.array([row + 1]), epoch=0)
             place = axes[row][column]
             hounsfield = (changed[0, 0, plane] * std + mean).numpy()
-            place.imshow(hounsfield, cmap="gray", vmin=meta.window_hu[0], vmax=meta.window_hu[1])
+            low, high = display_window(meta.normalisation, meta.window_hu)
+            place.imshow(hounsfield, cmap="gray", vmin=low, vmax=high)
             for value, colour in ((1, "#56B4E9"), (2, "#E69F00")):
                 if bool((moved[0, plane] == value).any()):
                     place.contour((moved[0, plane] == value).numpy(), [0.5], colors=colour, linewidths=0.9)

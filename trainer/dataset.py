@@ -95,6 +95,12 @@ def declared_test_count(folder: Path) -> int | None:
     return count
 
 
+def read_channel_names(folder: Path) -> tuple[str, ...]:
+    """Return the channel names in FOLDER/dataset.json, by number, without a look at images; else InputError."""
+    file = _find(folder)
+    return _by_number(_load(file), "modality", file)
+
+
 def label_names(document: dict[str, Any], file: Path) -> tuple[str, ...]:
     """Return the names under "labels" of a parsed dataset.json, the name of value v at place v."""
     names = _by_number(document, "labels", file)

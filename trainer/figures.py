@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from algorithm.colours import label_colour
 from algorithm.files import replacing
+from algorithm.intensities import STEPS, Normalisation
 from trainer.metrics import Counts
 from trainer.overlay import OverlayRow
 
@@ -25,11 +26,22 @@ if TYPE_CHECKING:
 
 TRAINING, VALIDATION = "#0072B2", "#D55E00"
 WINDOW_HU = (-160.0, 240.0)  # the radiologist's abdominal window
+WINDOW_ZSCORE = (
+    -2.0 * STEPS,
+    3.0 * STEPS,
+)  # most of what an MR scan has, in thousandths of a standard deviation
 OPACITY = 0.35
 MOST_CELLS_WITH_TEXT = 12
 DPI = 130
 
 Row = Mapping[str, float | None]
+
+
+def display_window(
+    normalisation: Normalisation, window_hu: tuple[float, float] = WINDOW_HU
+) -> tuple[float, float]:
+    """Return the values that are drawn black and white."""
+    return (float(window_hu[0]), float(window_hu[1])) if normalisation == "window" else WINDOW_ZSCORE
 
 
 def save_overlay_grid(
@@ -45,7 +57,7 @@ def save_overlay_grid(
         path: the PNG.
         rows: at least one case.
         labels: names by value, the background first.
-        window_hu: the HU that are drawn black and white.
+        window_hu: the values that are drawn black and white.
 
     """
     if not rows:

@@ -23,7 +23,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of an image file; of a 4-D one, as the MR tasks have, the grid is that of a channel.
+    """Read the header of an image file; of one with several channels, as MR tasks have, the grid is that of a channel.
 
     Raises InputError in one sentence.
     """
@@ -39,16 +39,13 @@ def read_header(path: Path) -> Header:
     except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
     dimensions = reader.GetDimension()
-    several = dimensions == 4 and reader.GetSize()[3] > 1
+    several = (dimensions == 4 and reader.GetSize()[3] > 1) or reader.GetNumberOfComponents() > 1
     grid = _grid_of_a_channel(path, reader) if several else read_geometry(path)
     return Header(grid, dimensions, is_uint8=reader.GetPixelID() == sitk.sitkUInt8)
 
 
 def _grid_of_a_channel(path: Path, reader: sitk.ImageFileReader) -> Geometry:
-    (nx, ny, nz, _), (sx, sy, sz, _), (x, y, z, _) = reader.GetSize(), reader.GetSpacing(), reader.GetOrigin()
-    matrix = reader.GetDirection()
-    direction = tuple(matrix[4 * row + column] for row in range(3) for column in range(3))
     try:
-        return Geometry((nz, ny, nx), (sz, sy, sx), (x, y, z), direction)
+        return Geometry.of(reader)
     except ValueError as error:
         raise InputError(f"{path} has no usable grid: {error}") from None

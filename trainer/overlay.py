@@ -11,7 +11,9 @@ import numpy.typing as npt
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation, same_grid
-from algorithm.images import case_name, list_images, read_hounsfield, read_labels
+from algorithm.images import case_name, list_images, read_labels, read_scan
+from algorithm.intensities import Normalisation
+from trainer.adapt import is_ct
 from trainer.evaluate import Pair
 from trainer.scores import CaseScores, Scores
 
@@ -23,7 +25,8 @@ MARGIN_MM = 35.0
 class OverlayRow:
     """One row of an overlay grid: an axial slice in radiological view (patient's right on the left).
 
-    `image` is int16 HU (y, x); `reference` (None where there is none) and `prediction` are uint8 (y, x).
+    `image` is int16 HU or z-scores in thousandths (y, x), of the first channel;
+    `reference` (None where there is none) and `prediction` are uint8 (y, x).
     """
 
     title: str
@@ -59,9 +62,17 @@ class OverlayRow:
         )
 
     @classmethod
-    def read(cls, title: str, image: Path, reference: Path | None, prediction: Path) -> OverlayRow:
+    def read(
+        cls,
+        title: str,
+        image: Path,
+        reference: Path | None,
+        prediction: Path,
+        channels: Sequence[str] = ("CT",),
+    ) -> OverlayRow:
         """Read the files and cut the slice out; InputError when they do not share one grid."""
-        voxels, geometry = read_hounsfield(image)
+        scan, geometry = read_scan(image, channels, shown_as(channels))
+        voxels = scan[0]
         predicted, predicted_geometry = read_labels(prediction)
         others = [(prediction, predicted_geometry)]
         referred = None
@@ -75,7 +86,19 @@ class OverlayRow:
         return cls.of(title, voxels, referred, predicted, geometry)
 
 
-def choose_rows(pairs: Sequence[Pair], scores: Scores, images: Path | None, *, most: int) -> list[OverlayRow]:
+def shown_as(channels: Sequence[str]) -> Normalisation:
+    """Return how images of these channels are read for a picture."""
+    return "window" if is_ct(channels) else "zscore_foreground"
+
+
+def choose_rows(
+    pairs: Sequence[Pair],
+    scores: Scores,
+    images: Path | None,
+    *,
+    most: int,
+    channels: Sequence[str] = ("CT",),
+) -> list[OverlayRow]:
     """Return at most `most` cases that have a scan in `images`, spread evenly from the best to the worst.
 
     The order is by the mean of a case's Dice over the labels that its reference has.
@@ -88,7 +111,11 @@ def choose_rows(pairs: Sequence[Pair], scores: Scores, images: Path | None, *, m
     chosen = np.unique(np.linspace(0, len(ranked) - 1, min(most, len(ranked))).round().astype(int))
     return [
         OverlayRow.read(
-            _title(case), scans[case.case], files[case.case].reference, files[case.case].prediction
+            _title(case),
+            scans[case.case],
+            files[case.case].reference,
+            files[case.case].prediction,
+            channels,
         )
         for case in (ranked[place] for place in chosen)
     ]

@@ -25,10 +25,8 @@ def with_coarse_pass(bundle: Bundle, coarse: Bundle, settings: CoarseToFine) -> 
     for name, what in settings.faults():
         raise InputError(f"{name} must be {what}, got {getattr(settings, name):g}")
     ours, theirs = bundle.description, coarse.description
-    if ours.channels != theirs.channels:
-        raise InputError(
-            f"the coarse pass must see {', '.join(ours.channels)}, but was trained on {', '.join(theirs.channels)}"
-        )
+    if (ours.channels, ours.normalisation) != (theirs.channels, theirs.normalisation):
+        raise InputError(f"the coarse pass must see {ours.sees}, but was trained on {theirs.sees}")
     if coarse.coarse is not None:
         raise InputError("the coarse pass must be a bundle without a coarse pass of its own")
     if math.prod(theirs.spacing_zyx_mm) <= math.prod(ours.spacing_zyx_mm):

@@ -147,6 +147,7 @@ def describe_bundle(
         patch_shape_zyx=patch,
         stitching=Stitching(settings.blend, (z, y, x)),
         bfloat16=bfloat16,
+        normalisation=meta.normalisation,
         provenance={
             "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
             "settings": settings.as_dict(),

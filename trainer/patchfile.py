@@ -2,7 +2,7 @@
 
 Datasets, one patch a chunk, so that a patch is one read:
 
-    image      int16 (n, c, z, y, x), clipped, not normalised
+    image      int16 (n, c, z, y, x), clipped, not normalised: HU, or z-scores in thousandths
     label      uint8 (n, z, y, x)
     case       int32 (n,), a place in `training_cases` or `validation_cases`
     start_zyx  int32 (n, 3), first voxel in the resampled case; below 0 where the patch is padded
@@ -22,7 +22,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from algorithm.files import replacing
+from algorithm.intensities import Normalisation
 
 FORMAT = "decathlon-unet patches"
 FORMAT_VERSION = 1
@@ -66,6 +67,7 @@ class PatchMeta:
         std: likewise, with divisor n.
         class_voxels: voxels of each label in the training patches.
         version: of decathlon-unet that wrote the file.
+        normalisation: "window" where images are in HU; else they are z-scores. Older files lack it: "window".
 
     """
 
@@ -91,6 +93,7 @@ class PatchMeta:
     std: tuple[float, ...]
     class_voxels: tuple[int, ...]
     version: str
+    normalisation: Normalisation = "window"
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -101,6 +104,8 @@ class PatchMeta:
     def digest(self) -> str:
         """SHA-256 over all attributes but the version: equal for equal patches, another for any other."""
         content = {name: value for name, value in dataclasses.asdict(self).items() if name != "version"}
+        if self.normalisation == "window":
+            del content["normalisation"]  # as in files of older releases, whose trainings can go on
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def write(self, attributes: h5py.AttributeManager) -> None:
@@ -112,10 +117,11 @@ class PatchMeta:
     @classmethod
     def read(cls, attributes: Mapping[str, Any]) -> PatchMeta:
         """Read the attributes back; KeyError names a missing one."""
-        for field in fields(cls):
+        there = [field for field in fields(cls) if field.name in attributes or field.default is MISSING]
+        for field in there:
             if field.name not in attributes:
                 raise KeyError(field.name)
-        return cls(**{field.name: _plain(attributes[field.name]) for field in fields(cls)})
+        return cls(**{field.name: _plain(attributes[field.name]) for field in there})
 
     def differences(self, wanted: Mapping[str, Any]) -> list[str]:
         """Return a clause for each field that is not as wanted."""

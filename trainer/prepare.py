@@ -24,7 +24,9 @@ import numpy as np
 
 import voxelcore
 from algorithm.errors import InputError
+from algorithm.intensities import STEPS
 from algorithm.progress import progress
+from trainer.adapt import adapted
 from trainer.dataset import Dataset
 from trainer.lock import alone_in, remove_leftovers
 from trainer.patches import PatchFile
@@ -47,6 +49,7 @@ from trainer.volumes import Volume, VolumeSettings, prepare_volumes
 log = logging.getLogger(__name__)
 FILES: dict[Role, str] = {"training": "train.h5", "validation": "val.h5"}
 SHARDS = "shards"
+OTHERS = "*"  # in quotas: all labels that are not named
 SHARD_BYTES = 192 * 2**20  # of raw patches: what a kill may lose, and what is held compressed at a time
 
 
@@ -73,10 +76,17 @@ def prepare(
     """
     threads = voxelcore.get_threads() if threads is None else threads
     quotas = resolve_quotas(preset.quotas, dataset.labels)
+    by_name = {case.name: case for case in dataset.training}
+    trained_on = [by_name[name] for name in split.training]
+    preset = adapted(preset, dataset, trained_on, threads=threads)
     with alone_in(work, "decathlon prepare"):
         remove_leftovers(work, work / "volumes")
         volumes = _volumes(dataset, work, preset, split, threads)
         sources = _source_sha256(dataset, volumes)
+        if OTHERS in preset.quotas:
+            named = resolve_quotas({**preset.quotas, OTHERS: 0.0}, dataset.labels)
+            others = {label: share for label, share in quotas.items() if label not in named}
+            quotas = named | _held(others, dataset.labels, volumes, split)
         split.write(work / "split.json")
         if split.shared:
             log.warning(
@@ -92,6 +102,7 @@ def prepare(
             "channels": dataset.channels,
             "spacing_zyx_mm": preset.spacing_zyx_mm,
             "window_hu": preset.window_hu,
+            "normalisation": preset.normalisation,
             "patch_shape_zyx": preset.patch_shape_zyx,
             "seed": preset.seed,
             "training_cases": split.training,
@@ -129,12 +140,20 @@ def prepare(
 def resolve_quotas(quotas: Mapping[str, float], labels: Sequence[str]) -> dict[int, float]:
     """Turn quotas by label name or value into quotas by value, without those of share 0.
 
+    "*" stands for every label but background that is not named, of which each gets an even part of its share.
+
     Raises:
         InputError: a label that the data set does not name, the background, or a label named twice.
 
     """
     resolved: dict[int, float] = {}
+    named = {OTHERS, *quotas}
+    if share := quotas.get(OTHERS, 0.0):
+        others = (v for v in range(1, len(labels)) if not {str(v), labels[v]} & named)
+        resolved = dict.fromkeys(others, share / (len(labels) - 1))
     for key, share in quotas.items():
+        if key == OTHERS:
+            continue
         value = labels.index(key) if key in labels else int(key) if key.isdecimal() else -1
         if share == 0:
             continue
@@ -151,12 +170,28 @@ def resolve_quotas(quotas: Mapping[str, float], labels: Sequence[str]) -> dict[i
     return resolved
 
 
+def _held(
+    quotas: Mapping[int, float], labels: Sequence[str], volumes: Mapping[str, Volume], split: Split
+) -> dict[int, float]:
+    """Return the quotas of labels that cases of both sides hold; the others are said."""
+    held = {}
+    for label, share in quotas.items():
+        sides = (split.training, split.validation)
+        if all(any(volumes[name].label_slices[label].any() for name in side) for side in sides):
+            held[label] = share
+        else:
+            log.warning("no quota for %s, which no case of one side of the split holds", labels[label])
+    return held
+
+
 def _volumes(
     dataset: Dataset, work: Path, preset: PreparePreset, split: Split, threads: int
 ) -> dict[str, Volume]:
     used = {*split.training, *split.validation}
     cases = [case for case in dataset.training if case.name in used]
-    settings = VolumeSettings(preset.spacing_zyx_mm, preset.window_hu, dataset.labels, dataset.channels)
+    settings = VolumeSettings(
+        preset.spacing_zyx_mm, preset.window_hu, dataset.labels, dataset.channels, preset.normalisation
+    )
     volumes = prepare_volumes(cases, work / "volumes", settings, threads=threads)
     return {
         volume.case: volume for volume in progress(volumes, total=len(cases), what="resampling", unit="cases")
@@ -284,9 +319,12 @@ class _PatchFileJob:
                     f"the training patches are all of one value, {statistics.mean[0]:g}: "
                     f"window_hu {self.wanted['window_hu']} lies outside the images"
                 )
+            mean, std = statistics.mean, statistics.std
+            if self.wanted["normalisation"] != "window":  # each scan was brought to them by itself
+                mean, std = (0.0,) * len(mean), (float(STEPS),) * len(std)
             found |= {
-                "mean": statistics.mean,
-                "std": statistics.std,
+                "mean": mean,
+                "std": std,
                 "class_voxels": tuple(statistics.counts.tolist()),
             }
         return PatchMeta(**{**self.wanted, **found})

@@ -11,11 +11,23 @@ from types import MappingProxyType
 from typing import Any
 
 from algorithm.errors import InputError
+from algorithm.intensities import NORMALISATIONS, STORED_RANGE, Normalisation
 
 FOLDER = Path(__file__).parent / "presets"
 TABLES = ("prepare", "train")
+AUTO = "auto"
 HU_RANGE = (-32768, 32767)  # what int16 holds
 SEED_LIMIT = 2**63
+# Settings that a preset may leave to the data set, and what stands for them till then (trainer/adapt.py).
+FROM_DATA_SET: Mapping[str, Any] = MappingProxyType(
+    {
+        "spacing_zyx_mm": (1.0, 1.0, 1.0),
+        "window_hu": HU_RANGE,
+        "patch_shape_zyx": (16, 16, 32),
+        "normalisation": "window",
+    }
+)
+FEWEST_VOXELS = 16 * 16 * 32
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,16 @@ class PreparePreset:
 
     Attributes:
         spacing_zyx_mm: grid spacing that every case is resampled to.
-        window_hu: lowest and highest value kept; what lies outside is clipped.
+        window_hu: lowest and highest value kept; what lies outside is clipped. Of z-scores, what is stored.
         patch_shape_zyx: voxels of a patch.
         train_patches: patches drawn from the training cases.
         val_patches: patches drawn from the validation cases.
-        quotas: least share of the patches of either file that must hold a label, by label value or name.
+        quotas: least share of the patches of either file that must hold a label, by label value or name. The share of
+            "*" is parted evenly among all labels but background, and goes to those that no other quota names.
         seed: the only source of chance.
+        normalisation: "window" in HU, or z-scores of each scan: `algorithm.intensities`.
+        from_data_set: names of settings that `trainer.adapt` has yet to choose.
+        patch_voxels: of a patch, at most, where its shape is chosen.
 
     """
 
@@ -40,8 +56,21 @@ class PreparePreset:
     val_patches: int
     quotas: Mapping[str, float]
     seed: int = 0
+    normalisation: Normalisation = "window"
+    from_data_set: frozenset[str] = frozenset()
+    patch_voxels: int = 64 * 128 * 128
 
     def __post_init__(self) -> None:
+        if self.normalisation not in NORMALISATIONS:
+            raise InputError(
+                f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {self.normalisation!r}"
+            )
+        if self.normalisation != "window" and self.window_hu != STORED_RANGE:
+            raise InputError(
+                f"window_hu is for normalisation window, but it is {self.normalisation}: leave one of them out"
+            )
+        if self.patch_voxels < FEWEST_VOXELS:
+            raise InputError(f"patch_voxels must be at least {FEWEST_VOXELS}, got {self.patch_voxels}")
         if not all(0.1 <= spacing <= 100 for spacing in self.spacing_zyx_mm):
             raise InputError(f"spacing_zyx_mm must be 0.1 to 100 mm on every axis, got {self.spacing_zyx_mm}")
         low, high = self.window_hu
@@ -124,13 +153,21 @@ def _find(name_or_path: str) -> Path:
 
 
 def _prepare(table: dict[str, Any], *, where: str) -> PreparePreset:
-    refuse_unknown(table, [field.name for field in fields(PreparePreset)], where=where)
+    known = [field.name for field in fields(PreparePreset) if field.name != "from_data_set"]
+    refuse_unknown(table, known, where=where)
+    left = frozenset(name for name in FROM_DATA_SET if table.get(name) == AUTO)
+    settings: dict[str, Any] = {"from_data_set": left}
+    if table.get("normalisation", "window") not in ("window", AUTO):
+        settings["window_hu"] = STORED_RANGE
     for field in fields(PreparePreset):
-        if field.default is MISSING and field.name not in table:
+        if field.default is MISSING and field.name not in (*table, *settings):
             raise InputError(f"{field.name} is required, but missing in {where}")
-    settings: dict[str, Any] = {}
     for name, value in table.items():
-        if name == "spacing_zyx_mm":
+        if name in left:
+            settings[name] = FROM_DATA_SET[name]
+        elif name == "normalisation":
+            settings[name] = value
+        elif name == "spacing_zyx_mm":
             settings[name] = _numbers(value, 3, (int, float), name, where)
         elif name in ("window_hu", "patch_shape_zyx"):
             settings[name] = _numbers(value, 2 if name == "window_hu" else 3, (int,), name, where)

@@ -106,6 +106,7 @@ def _refuse_strangers(train_file: PatchFile, val_file: PatchFile) -> None:
         "channels",
         "spacing_zyx_mm",
         "window_hu",
+        "normalisation",
         "patch_shape_zyx",
         "mean",
         "std",

@@ -144,7 +144,7 @@ def _warn(bundle: Bundle, cases: int, chosen: Postprocessing, temperature: int) 
 
 
 def _check_alike(bundle: Bundle, meta: PatchMeta, work: Path) -> None:
-    for name in ("labels", "channels", "spacing_zyx_mm", "window_hu"):
+    for name in ("labels", "channels", "spacing_zyx_mm", "window_hu", "normalisation"):
         ours, theirs = getattr(bundle.description, name), getattr(meta, name)
         if ours != theirs:
             raise InputError(

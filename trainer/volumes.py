@@ -18,7 +18,8 @@ import voxelcore
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import Geometry, canonical_orientation, same_grid
-from algorithm.images import read_hounsfield, read_labels
+from algorithm.images import read_labels, read_scan
+from algorithm.intensities import Normalisation
 from trainer.dataset import Case
 
 log = logging.getLogger(__name__)
@@ -34,16 +35,19 @@ class VolumeSettings:
     window_hu: tuple[int, int]
     labels: tuple[str, ...]
     channels: tuple[str, ...]
+    normalisation: Normalisation = "window"
 
     def record(self) -> dict[str, Any]:
         """Return the settings as JSON values."""
-        return {
+        record = {
             "format": FORMAT,
             "spacing_zyx_mm": list(self.spacing_zyx_mm),
             "window_hu": list(self.window_hu),
             "labels": len(self.labels),
             "channels": len(self.channels),
         }
+        # Volumes of older releases, which are all of windows, do not say so, and are kept.
+        return record if self.normalisation == "window" else {**record, "normalisation": self.normalisation}
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class Volume:
         return int(np.prod(self.shape_zyx, dtype=np.int64))
 
     def image(self) -> NDArray[np.int16]:
-        """Map the image: int16 (c, z, y, x), clipped to the window; its last reference unmaps it."""
+        """Map the image: int16 (c, z, y, x), HU or z-scores, clipped to the window; its last reference unmaps it."""
         return np.asarray(np.load(self.folder / IMAGE, mmap_mode="r", allow_pickle=False))
 
     def label(self) -> NDArray[np.uint8]:
@@ -88,15 +92,10 @@ def prepare_volumes(
     hand and no other.
 
     Raises:
-        InputError: a file that cannot be read, a label grid that differs from its image's, a label value that
-            the data set does not name, or several channels.
+        InputError: a file that cannot be read or has other channels, a label grid that differs from its image's,
+            a label value that the data set does not name, or a channel without contrast where z-scores are made.
 
     """
-    if len(settings.channels) != 1:
-        raise InputError(
-            f"preparing images of several channels is not supported yet, but the data set has "
-            f"{len(settings.channels)}: {', '.join(settings.channels)}"
-        )
     pool = ThreadPoolExecutor(threads)
     try:
         yield from pool.map(lambda case: prepare_volume(case, folder / case.name, settings), cases)
@@ -125,7 +124,7 @@ def prepare_volume(case: Case, folder: Path, settings: VolumeSettings) -> Volume
 
 
 def _resampled(case: Case, settings: VolumeSettings) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
-    """Return image (1, z, y, x) and labels (z, y, x) on the common grid."""
+    """Return image (c, z, y, x) and labels (z, y, x) on the common grid."""
     labels, label_geometry = read_labels(case.label)
     highest = int(labels.max())
     if highest >= len(settings.labels):
@@ -133,7 +132,10 @@ def _resampled(case: Case, settings: VolumeSettings) -> tuple[NDArray[np.int16],
             f"label values must be 0 to {len(settings.labels) - 1} as dataset.json names them, "
             f"but {highest} is in {case.label}"
         )
-    hounsfield, geometry = read_hounsfield(case.image)
+    try:
+        scan, geometry = read_scan(case.image, settings.channels, settings.normalisation)
+    except InputError as error:
+        raise error if str(case.image) in str(error) else InputError(f"{case.image}: {error}") from None
     difference = same_grid(label_geometry, geometry)
     if difference is not None:
         raise InputError(
@@ -145,13 +147,15 @@ def _resampled(case: Case, settings: VolumeSettings) -> tuple[NDArray[np.int16],
     shape_zyx = voxelcore.resampled_shape(
         canonical.shape_zyx, canonical.spacing_zyx_mm, settings.spacing_zyx_mm
     )
-    image = voxelcore.resample_linear(orientation.to_canonical(hounsfield), shape_zyx, threads=1)
     low, high = settings.window_hu
-    clipped = voxelcore.clip(image, low, high, threads=1)
+    image = np.empty((len(scan), *shape_zyx), np.int16)
+    for channel, out in zip(scan, image, strict=True):
+        voxelcore.resample_linear(orientation.to_canonical(channel), shape_zyx, out=out, threads=1)
+        voxelcore.clip(out, low, high, out=out, threads=1)
     resampled = voxelcore.resample_labels(
         orientation.to_canonical(labels), shape_zyx, method="linear", threads=1
     )
-    return clipped[np.newaxis], resampled
+    return image, resampled
 
 
 def _write_record(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from trainer.figures import save_overlay_grid
+from trainer.figures import display_window, save_overlay_grid
 from trainer.history import History
 from trainer.overlay import OverlayRow, telling_slice
 from trainer.patches import PatchFile
@@ -46,7 +46,7 @@ class FixedSlices:
 
     def __init__(self, file: PatchFile, most: int = 4) -> None:
         self.labels, self.spacing_zyx_mm = file.meta.labels, file.meta.spacing_zyx_mm
-        self.window_hu = (float(file.meta.window_hu[0]), float(file.meta.window_hu[1]))
+        self.window_hu = display_window(file.meta.normalisation, file.meta.window_hu)
         self._slices = [self._cut(file, index) for index in _choose(file, most)]
         self._predicted: dict[int, NDArray[np.uint8]] = {}
 

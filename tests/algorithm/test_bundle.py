@@ -16,7 +16,12 @@ from algorithm.errors import InputError
 from algorithm.network import UNet3D
 from tests.bundles import coarse_to_fine_bundle, random_bundle, write_random_bundle
 
-ADDED_LATER = {"bfloat16", "temperature", "coarse_to_fine"}  # older bundles are read without them
+ADDED_LATER = {
+    "bfloat16",
+    "temperature",
+    "coarse_to_fine",
+    "normalisation",
+}  # older bundles are read without them
 
 
 @pytest.fixture
@@ -112,7 +117,7 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
             "'patch_shape_zyx' must have one size >= 8",
         ),
         ({"orientation": "RAS"}, "'orientation' must be 'LPS'"),
-        ({"format_version": 2}, "format version 2, this software reads 1"),
+        ({"format_version": 3}, "format version 3, this software reads 1 and 2"),
         ({"format_version": True}, "'format_version' must be"),
         ({"network": {"in_channels": 1}}, "'network' does not describe a U-Net"),
         ({"network": {**random_bundle().description.network, "depth": 4}}, "lacks the tensor"),

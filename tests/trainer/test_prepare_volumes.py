@@ -137,10 +137,22 @@ def test_a_corrupt_image_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, case, r"a\.nii\.gz")
 
 
-def test_several_channels_are_refused_for_now(tmp_path: Path) -> None:
+def test_channels_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    case = case_of(tmp_path, np.zeros((4, 8, 8), np.int16), np.zeros((4, 8, 8), np.uint8), (2.5, 0.8, 0.8))
     settings = replace(SETTINGS, channels=("FLAIR", "T1w"))
-    with pytest.raises(InputError, match=r"several channels is not supported yet, .* has 2: FLAIR, T1w"):
-        list(prepare_volumes([], tmp_path, settings, threads=1))
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz must be one 3-D volume of 2 channels \(FLAIR, T1w\), but"
+    ):
+        list(prepare_volumes([case], tmp_path / "volumes", settings, threads=1))
+
+
+def test_an_image_without_contrast_is_named(tmp_path: Path) -> None:
+    case = case_of(tmp_path, np.zeros((4, 8, 8), np.int16), np.zeros((4, 8, 8), np.uint8), (2.5, 0.8, 0.8))
+    settings = replace(SETTINGS, channels=("T1w",), normalisation="zscore", window_hu=(-10000, 10000))
+    with pytest.raises(
+        InputError, match=r"a\.nii\.gz: channel 0 \(T1w\) of the scan has one value everywhere, 0"
+    ):
+        prepare_volume(case, tmp_path / "volumes" / "a", settings)
 
 
 @pytest.fixture

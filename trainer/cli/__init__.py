@@ -16,7 +16,7 @@ from algorithm.logs import log_to_stderr
 log = logging.getLogger(__name__)
 
 VERBS = {
-    "phantom": "make a synthetic CT data set in Decathlon layout",
+    "phantom": "make a synthetic CT or MR data set in Decathlon layout",
     "prepare": "resample, clip, split and sample a data set into patch files",
     "train": "train the 3D U-Net on prepared patches and write a model bundle",
     "tune": "choose a bundle's postprocessing and temperature on validation cases",

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from algorithm.errors import InputError
-from trainer.dataset import FILE_NAME, read_label_names
+from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
 from trainer.evaluate import NSD_TOLERANCE_MM, evaluate, pair_cases
-from trainer.figures import save_confusion, save_overlay_grid
-from trainer.overlay import choose_rows
+from trainer.figures import display_window, save_confusion, save_overlay_grid
+from trainer.overlay import choose_rows, shown_as
 
 EXAMPLE = "decathlon evaluate --reference DATA/Task07_Pancreas/labelsTr --prediction PRED --out SCORES"
 
@@ -78,9 +78,12 @@ def run(args: argparse.Namespace) -> None:
     )
     scores.write_csv(args.out / "scores.csv")
     save_confusion(args.out / "confusion.png", scores.confusion, labels=labels)
-    rows = choose_rows(pairs, scores, _images(args), most=args.overlay_cases)
+    folder = _dataset_folder(args)
+    channels = ("CT",) if folder is None else read_channel_names(folder)
+    rows = choose_rows(pairs, scores, _images(args), most=args.overlay_cases, channels=channels)
     if rows:
-        save_overlay_grid(args.out / "overlay.png", rows, labels=labels)
+        window = display_window(shown_as(channels))
+        save_overlay_grid(args.out / "overlay.png", rows, labels=labels, window_hu=window)
     scores.write_json(args.out / "scores.json")
     sys.stdout.write(scores.table())
 
@@ -93,17 +96,27 @@ def _labels(args: argparse.Namespace) -> tuple[str, ...]:
                 f"--labels must be two or more different names, the background first, got {args.labels!r}"
             )
         return names
-    if args.dataset is not None:
-        return read_label_names(args.dataset)
-    beside: Path = args.reference.resolve().parent
-    if args.reference.is_file() and not (beside / FILE_NAME).is_file():
-        beside = beside.parent
-    if not (beside / FILE_NAME).is_file():
+    folder = _dataset_folder(args)
+    if folder is None:
         raise InputError(
-            f"the labels have no names, since {beside} holds no {FILE_NAME}: pass --dataset FOLDER, "
+            f"the labels have no names, since {_beside(args)} holds no {FILE_NAME}: pass --dataset FOLDER, "
             "or --labels background,…"
         )
-    return read_label_names(beside)
+    return read_label_names(folder)
+
+
+def _beside(args: argparse.Namespace) -> Path:
+    """Return the folder above LABELS, where a data set has its description."""
+    beside: Path = args.reference.resolve().parent
+    return beside.parent if args.reference.is_file() and not (beside / FILE_NAME).is_file() else beside
+
+
+def _dataset_folder(args: argparse.Namespace) -> Path | None:
+    """Return the data set of the reference, None where nothing says which it is."""
+    if args.dataset is not None:
+        return Path(args.dataset)
+    beside = _beside(args)
+    return beside if (beside / FILE_NAME).is_file() else None
 
 
 def _images(args: argparse.Namespace) -> Path | None:

@@ -1,8 +1,8 @@
-"""Make a synthetic abdominal CT data set in Decathlon layout: DATA/Task07_Pancreas.
+"""Make a synthetic data set in Decathlon layout: DATA/Task07_Pancreas, Task01_BrainTumour or Task04_Hippocampus.
 
-Volumes, spacings and slice counts follow the quantiles of the real Task07. The labels of the test cases are
-kept beside them, in labelsTs. The same seed gives the same bytes; the same command continues after an
-interruption.
+The pancreas is abdominal CT, whose volumes, spacings and slice counts follow the quantiles of the real Task07; the
+brain has four MR channels, the hippocampus is a small box of MR. The labels of the test cases are kept beside them, in
+labelsTs. The same seed gives the same bytes; the same command continues after an interruption.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from algorithm.errors import InputError
-from trainer.phantom.dataset import Settings, make_dataset, summary
+from trainer.phantom.dataset import Kind, Settings, label_summary, make_dataset, make_files, summary
 
 EXAMPLE = "decathlon phantom data --cases 24 --seed 0 --size small"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder that will hold Task07_Pancreas")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder that will hold the task")
+    parser.add_argument("--kind", choices=get_args(Kind), default="pancreas", help="what is shown (pancreas)")
     parser.add_argument("--cases", type=int, default=24, help="training cases (24: enough for 18 + 6)")
     parser.add_argument("--test", type=int, default=None, help="test cases (a third of --cases)")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("full", "small"),
         default="full",
         help="full: 512 x 512 pixels as in Task07; small: about 200 x 165 x 120 mm around the pancreas, "
-        "otherwise the same, for work on a CPU (full)",
+        "otherwise the same, for work on a CPU; of the brain voxels of 2 mm; a hippocampus is always small (full)",
     )
     parser.add_argument(
         "--anatomy",
@@ -48,7 +50,18 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"{name} must be at least {least}, got {value}.")
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers must be at least 1, got {args.workers}.")
-    settings = Settings(seed=args.seed, size=args.size, anatomy=args.anatomy)
+    if args.anatomy is not None and args.kind != "pancreas":
+        raise InputError(
+            f"--anatomy paints a body on CT, and has no --kind {args.kind}: leave one of them out."
+        )
+    settings = Settings(seed=args.seed, size=args.size, anatomy=args.anatomy, kind=args.kind)
+    if args.kind != "pancreas":
+        folder, labels = make_files(
+            args.data, settings=settings, training=args.cases, test=test, workers=args.workers
+        )
+        sys.stdout.write(f"{label_summary(labels, args.kind)}\n")
+        sys.stdout.write(f"{folder}: {args.cases} training and {test} test cases\n")
+        return
     folder, measured = make_dataset(
         args.data, settings=settings, training=args.cases, test=test, workers=args.workers
     )

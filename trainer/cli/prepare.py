@@ -1,8 +1,8 @@
 """Turn a Decathlon data set into two patch files, WORK/train.h5 and WORK/val.h5.
 
-Every case is brought to one orientation and spacing, clipped, and kept in WORK/volumes; patches are then
-drawn from the cases on either side of the split. A run that was killed continues with the same command; other
-settings rebuild what they change.
+Every case is brought to one orientation and spacing, clipped to a window in HU (CT) or brought to z-scores (MR),
+and kept in WORK/volumes; patches are then drawn from the cases on either side of the split. A run that was killed
+continues with the same command; other settings rebuild what they change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from algorithm.errors import InputError
+from algorithm.intensities import NORMALISATIONS, STORED_RANGE
 from algorithm.network import unmet_by
+from trainer.adapt import is_ct
 from trainer.dataset import Dataset
 from trainer.patchfile import PatchMeta
 from trainer.prepare import prepare
@@ -37,13 +39,18 @@ HELP = {
     ),
     "--spacing-zyx-mm": "of the grid; default: the preset's (paper: 2.5 0.8 0.8, near the mean of the scans)",
     "--window-hu": "clip outside it; default: the preset's (paper: -100 200, from fat to just below bone)",
+    "--normalisation": (
+        "window: HU, as CT has; zscore: each channel of each scan to mean 0 and deviation 1, as MR needs; "
+        "zscore_foreground: likewise, of what is not constant background; default: the preset's (paper: window; "
+        "any: by the names of the channels in dataset.json)"
+    ),
     "--patch-shape-zyx": "voxels; default: the preset's (paper: 64 128 128, two of which fit its GPU)",
     "--train-patches": "default: the preset's (paper: 8000, about 38 from each of 210 cases)",
     "--val-patches": "default: the preset's (paper: 2000, about 28 from each of 71 cases)",
     "--quota": (
         "least share of patches that hold a label, by value or name, such as 1=0.3; may be repeated; changes "
         "or adds to the preset's, and 0 drops; default: the preset's (paper: 1=0.3, since with more the "
-        "patches would be unlike the scans to be segmented)"
+        "patches would be unlike the scans to be segmented); * parts a share among all labels not named"
     ),
     "--seed": "the only source of chance; default: the preset's (0)",
     "--threads": "default: one for each core; the result does not depend on it",
@@ -63,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--overfit", action="store_true")
     add("--spacing-zyx-mm", type=float, nargs=3, metavar=("Z", "Y", "X"))
     add("--window-hu", type=int, nargs=2, metavar=("LOW", "HIGH"))
+    add("--normalisation", choices=NORMALISATIONS)
     add("--patch-shape-zyx", type=int, nargs=3, metavar=("Z", "Y", "X"))
     add("--train-patches", type=int, metavar="N")
     add("--val-patches", type=int, metavar="N")
@@ -83,13 +91,18 @@ def run(args: argparse.Namespace) -> None:
     else:
         split = first_share(names, overfit=args.overfit)
     settings = _changed(preset, args, dataset.labels)
+    asked_for = args.normalisation or "normalisation" in settings.from_data_set
+    if settings.normalisation == "window" and not asked_for and not is_ct(dataset.channels):
+        raise InputError(
+            f"the channels of {args.dataset} are {', '.join(dataset.channels)} and no CT, so a window in HU does "
+            "not suit them: give --preset any, or --normalisation zscore"
+        )
     if required := unmet_by(settings.patch_shape_zyx):
         raise InputError(f"the network needs patches with {required}, got {settings.patch_shape_zyx}")
     training, validation = prepare(dataset, args.out, settings, split, threads=args.threads)
     for meta in (training, validation):
         sys.stdout.write(_summary(meta) + "\n")
-    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (training.mean, training.std))
-    sys.stdout.write(f"training patches: mean {mean} HU, standard deviation {std} HU\n")
+    sys.stdout.write(_intensities(training) + "\n")
 
 
 def _changed(preset: PreparePreset, args: argparse.Namespace, labels: tuple[str, ...]) -> PreparePreset:
@@ -99,6 +112,11 @@ def _changed(preset: PreparePreset, args: argparse.Namespace, labels: tuple[str,
         for field in dataclasses.fields(PreparePreset)
         if (value := getattr(args, field.name, None)) is not None
     }
+    if given.get("normalisation", "window") != "window":
+        given.setdefault("window_hu", STORED_RANGE)
+    elif "window_hu" in given and "normalisation" in preset.from_data_set:
+        given["normalisation"] = "window"
+    given["from_data_set"] = preset.from_data_set - given.keys()
     quotas = {_label_value(label, labels): share for label, share in preset.quotas.items()}
     for text in args.quota:
         label, equals, share = text.rpartition("=")
@@ -114,6 +132,13 @@ def _changed(preset: PreparePreset, args: argparse.Namespace, labels: tuple[str,
 def _label_value(label: str, labels: tuple[str, ...]) -> str:
     """Return the value of a label name as text, so that a quota by name replaces one by value."""
     return str(labels.index(label)) if label in labels else label
+
+
+def _intensities(meta: PatchMeta) -> str:
+    if meta.normalisation != "window":
+        return f"each channel of each scan: mean 0, standard deviation 1 ({meta.normalisation})"
+    mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (meta.mean, meta.std))
+    return f"training patches: mean {mean} HU, standard deviation {std} HU"
 
 
 def _summary(meta: PatchMeta) -> str:

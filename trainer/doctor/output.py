@@ -18,9 +18,10 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, same_grid
-from algorithm.images import image_suffix, list_images, read_geometry, read_image
+from algorithm.images import image_suffix, list_images, read_image
 from algorithm.metaimage import check_header
 from trainer.doctor.finding import Finding, error, note, warning
+from trainer.header import read_header
 
 SUMMARY = "the output folder of a job"
 EXAMPLE = "decathlon doctor output RESULTS --input SCANS --values 0 1 2"
@@ -277,7 +278,7 @@ def _of_grids(
     for scan in scans.values():
         if scan not in of:
             findings.append(error(f"{scan} has no label map in {path}"))
-        elif of[scan] in grids and (different := same_grid(grids[of[scan]], read_geometry(scan))):
+        elif of[scan] in grids and (different := same_grid(grids[of[scan]], read_header(scan).grid)):
             findings.append(error(f"{of[scan]} must lie on the grid of {scan}, but has {different}"))
     return findings
 

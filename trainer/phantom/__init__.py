@@ -1,4 +1,4 @@
-"""A synthetic abdominal CT data set in Decathlon layout, with the sizes that real Task07 cases have."""
+"""Synthetic data sets in Decathlon layout: abdominal CT with the sizes of Task07, brain and hippocampus MR."""
 
 from trainer.phantom.dataset import Settings, make_dataset
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,10 +29,44 @@ FOLDER = "Task07_Pancreas"
 SETTINGS_FILE = "phantom.json"
 VERSION = 3  # raise it whenever the same seed gives other bytes
 LABELS = {"0": "background", "1": "pancreas", "2": "cancer"}
+Kind = Literal["pancreas", "brain", "hippocampus"]
 DESCRIPTION = (
     "Synthetic abdominal CT of nobody, made by decathlon phantom with the sizes of Task07. "
     "Unlike the real set it holds the labels of the test cases too, in labelsTs."
 )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What dataset.json says of a kind of phantom, as the published one does, and how its cases are called."""
+
+    folder: str
+    prefix: str
+    name: str
+    description: str
+    channels: tuple[str, ...]
+    labels: dict[str, str]
+
+
+TASKS: dict[Kind, Task] = {
+    "pancreas": Task(FOLDER, "pancreas", "Pancreas", DESCRIPTION, ("CT",), LABELS),
+    "brain": Task(
+        "Task01_BrainTumour",
+        "BRATS",
+        "BRATS",
+        DESCRIPTION.replace("abdominal CT", "brain MR").replace("Task07", "Task01"),
+        ("FLAIR", "T1w", "t1gd", "T2w"),
+        {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+    ),
+    "hippocampus": Task(
+        "Task04_Hippocampus",
+        "hippocampus",
+        "Hippocampus",
+        DESCRIPTION.replace("abdominal CT", "hippocampus MR").replace("Task07", "Task04"),
+        ("MRI",),
+        {"0": "background", "1": "Anterior", "2": "Posterior"},
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -45,11 +79,18 @@ class Settings:
     seed: int
     size: Size
     anatomy: Path | None = None
+    kind: Kind = "pancreas"
 
     def fingerprint(self) -> dict[str, object]:
         """Return what a folder has to agree on to be continued."""
         digest = None if self.anatomy is None else hashlib.sha256(self.anatomy.read_bytes()).hexdigest()
-        return {"version": VERSION, "seed": self.seed, "size": self.size, "anatomy_sha256": digest}
+        found: dict[str, object] = {
+            "version": VERSION,
+            "seed": self.seed,
+            "size": self.size,
+            "anatomy_sha256": digest,
+        }
+        return found if self.kind == "pancreas" else {**found, "kind": self.kind}
 
 
 @dataclass(frozen=True)
@@ -77,13 +118,23 @@ def case_numbers(training: int, test: int) -> tuple[list[int], list[int]]:
     return train_ids, test_ids
 
 
-def case_file(number: int) -> str:
+def case_file(number: int, kind: Kind = "pancreas") -> str:
     """Return the file name of a case."""
-    return f"pancreas_{number:03d}.nii.gz"
+    return f"{TASKS[kind].prefix}_{number:03d}.nii.gz"
 
 
 def make_case(settings: Settings, number: int, image_path: Path, label_path: Path) -> None:
     """Make and write one case."""
+    if settings.kind == "brain":
+        from trainer.phantom.brain import make_brain
+
+        make_brain(settings.seed, number, settings.size, image_path, label_path)
+        return
+    if settings.kind == "hippocampus":
+        from trainer.phantom.hippocampus import make_hippocampus
+
+        make_hippocampus(settings.seed, number, image_path, label_path)
+        return
     if settings.anatomy is None:
         volume = make_volume(settings.seed, number, settings.size)
     else:
@@ -98,12 +149,24 @@ def make_dataset(
 ) -> tuple[Path, list[Measured]]:
     """Make DATA/Task07_Pancreas; return the folder and the measurements of all cases.
 
+    Raises InputError as `make_files`.
+    """
+    folder, labels = make_files(data, settings=settings, training=training, test=test, workers=workers)
+    return folder, [measure(path) for path in labels]
+
+
+def make_files(
+    data: Path, *, settings: Settings, training: int, test: int, workers: int | None = None
+) -> tuple[Path, list[Path]]:
+    """Make the task's folder in DATA; return it and the label maps of all cases.
+
     Finished cases are kept, so the same command continues after an interruption. The bytes of a case depend
     on `settings` and its number only. Raises InputError when the folder was made with other settings.
     """
     if settings.anatomy is not None and not settings.anatomy.is_file():
         raise InputError(f"there is no label map at {settings.anatomy}: give a file for --anatomy.")
-    folder = data / FOLDER
+    task = TASKS[settings.kind]
+    folder = data / task.folder
     claim(folder, settings)
     train_ids, test_ids = case_numbers(training, test)
     paths = [(number, folder / "imagesTr", folder / "labelsTr") for number in train_ids]
@@ -111,7 +174,8 @@ def make_dataset(
     for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     jobs = [
-        (number, images / case_file(number), labels / case_file(number)) for number, images, labels in paths
+        (number, images / case_file(number, settings.kind), labels / case_file(number, settings.kind))
+        for number, images, labels in paths
     ]
     missing = [job for job in jobs if not (job[1].is_file() and job[2].is_file())]
     if len(missing) < len(jobs):
@@ -119,8 +183,9 @@ def make_dataset(
     for _ in progress(run(settings, missing, workers), total=len(missing), what="phantom", unit="cases"):
         pass
     with replacing(folder / "dataset.json") as temporary:
-        temporary.write_text(json.dumps(description(train_ids, test_ids), indent=1) + "\n", encoding="utf-8")
-    return folder, [measure(labels) for _, _, labels in jobs]
+        described = description(settings.kind, train_ids, test_ids)
+        temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    return folder, [labels for _, _, labels in jobs]
 
 
 def claim(folder: Path, settings: Settings) -> None:
@@ -168,24 +233,28 @@ def run(settings: Settings, jobs: list[tuple[int, Path, Path]], workers: int | N
             raise
 
 
-def description(train_ids: list[int], test_ids: list[int]) -> dict[str, Any]:
+def description(kind: Kind, train_ids: list[int], test_ids: list[int]) -> dict[str, Any]:
     """Return dataset.json with the keys, the order and the spelling of the published one."""
+    task = TASKS[kind]
     return {
-        "name": "Pancreas",
-        "description": DESCRIPTION,
+        "name": task.name,
+        "description": task.description,
         "reference": "decathlon-unet",
         "licence": "CC-BY-SA 4.0",
         "relase": "1.0",
-        "tensorImageSize": "3D",
-        "modality": {"0": "CT"},
-        "labels": LABELS,
+        "tensorImageSize": "3D" if len(task.channels) == 1 else "4D",
+        "modality": {str(number): name for number, name in enumerate(task.channels)},
+        "labels": task.labels,
         "numTraining": len(train_ids),
         "numTest": len(test_ids),
         "training": [
-            {"image": f"./imagesTr/{case_file(number)}", "label": f"./labelsTr/{case_file(number)}"}
+            {
+                "image": f"./imagesTr/{case_file(number, kind)}",
+                "label": f"./labelsTr/{case_file(number, kind)}",
+            }
             for number in train_ids
         ],
-        "test": [f"./imagesTs/{case_file(number)}" for number in test_ids],
+        "test": [f"./imagesTs/{case_file(number, kind)}" for number in test_ids],
     }
 
 
@@ -246,6 +315,23 @@ def summary(measured: list[Measured]) -> str:
     for name, numbers in values.items():
         here = row([float(value) for value in np.quantile(numbers, shares)])
         lines.append(f"{name:24s}{here:40s}{real[name]}")
+    return "\n".join(lines)
+
+
+def label_summary(paths: list[Path], kind: Kind) -> str:
+    """Return a table of quantiles of the volume of each label, in cases that have it, and in how many that is."""
+    shares = (0.05, 0.25, 0.5, 0.75, 0.95)
+    lines = [f"{'ml at 5, 25, 50, 75, 95 %':28s}{'this set':40s}cases with it"]
+    volumes: dict[str, list[float]] = {name: [] for name in list(TASKS[kind].labels.values())[1:]}
+    for path in paths:
+        image = sitk.ReadImage(path)
+        counts = np.bincount(sitk.GetArrayViewFromImage(image).reshape(-1), minlength=len(volumes) + 1)
+        for name, count in zip(volumes, counts[1:], strict=True):
+            if count:
+                volumes[name].append(float(count * np.prod(image.GetSpacing()) / 1000.0))
+    for name, found in volumes.items():
+        here = row([float(value) for value in np.quantile(found, shares)]) if found else ""
+        lines.append(f"{name:28s}{here:40s}{len(found)} of {len(paths)}")
     return "\n".join(lines)
 
 
