@@ -7,6 +7,7 @@ from its checkpoint in SEARCH/trials. WORK and SEARCH are folders that all nodes
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -29,12 +30,12 @@ from trainer.search import halving
 from trainer.search.agenda import Agenda
 from trainer.search.objective import objective
 from trainer.search.sampler import hyperopt_space, plain_value
-from trainer.search.slot import ASKED_TO_END, Slot
+from trainer.search.slot import ASKED_TO_END, WORKER, Slot
 from trainer.search.space import Parameters
 from trainer.search.store import Kind, Origin, Trial
 
 METRIC, EPOCH = "objective", "epoch"
-MOST_LOST = 10  # times that the nodes of one trial may be lost
+MOST_LOST = 3  # times that the nodes of one trial may be lost
 KINDS: tuple[Kind, ...] = ("search", "confirmation")
 
 
@@ -63,6 +64,8 @@ def run_ray(
             "search": str(search.resolve()),
             "threads": threads,
             "device": device,
+            "command": WORKER,
+            "labels": agenda.labels,
         }
         agenda.sampler = RaySampler(agenda)
         for kind in KINDS:
@@ -99,6 +102,8 @@ def _run_kind(
             num_samples=-1,
             max_concurrent_trials=jobs,
             reuse_actors=True,
+            trial_dirname_creator=_folder_name,
+            trial_name_creator=_folder_name,
             **({} if early else {"metric": METRIC, "mode": "max"}),
         ),
         run_config=tune.RunConfig(
@@ -121,9 +126,16 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         self._request = request
         node = ray.get_runtime_context().get_node_id()[:8]
         log_file = Path(request["search"]) / "workers" / f"node-{node}-{os.getpid()}.log"
-        self._slot = Slot(1, log_file, request["threads"], request["device"], gpu=_own_gpu())
+        self._slot = Slot(
+            number=1,
+            log=log_file,
+            threads=request["threads"],
+            device=request["device"],
+            gpu=_own_gpu(),
+            command=request["command"],
+        )
         self._node = ray.util.get_node_ip_address()
-        self._waits = False
+        self._waits, self._asked = False, time.monotonic()
         self._begin(config)
 
     def step(self) -> dict[str, Any]:
@@ -135,7 +147,7 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
         curve = message.get("epoch") or message.get("done") or []
         seconds, self._asked = time.monotonic() - self._asked, time.monotonic()
         return {
-            "message": message,
+            "message": json.dumps(message),  # Tune flattens tables
             EPOCH: len(curve),
             METRIC: objective(curve, self._request["labels"]) if curve else 0.0,
             "seconds": seconds,
@@ -157,9 +169,8 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         folder = Path(self._request["search"]) / "trials" / config["folder"]
-        self._slot.begin(Path(self._request["work"]), folder, config["settings"])
-        self._waits = False
-        self._asked: float = time.monotonic()
+        self._slot.begin(Path(self._request["work"]), folder, json.loads(config["settings"]))
+        self._waits, self._asked = False, time.monotonic()
 
 
 class FromAgenda(Searcher):  # type: ignore[misc]
@@ -184,11 +195,11 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         if trial is None:
             return Searcher.FINISHED
         self._trials[trial_id] = trial
-        return {"folder": trial.folder, "settings": self.agenda.settings(trial).as_dict()}
+        return {"folder": trial.folder, "settings": json.dumps(self.agenda.settings(trial).as_dict())}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep an epoch; whether the trial goes on is Tune's scheduler's to say."""
-        trial, message = self._trials.get(trial_id), result["message"]
+        trial, message = self._trials.get(trial_id), json.loads(result["message"])
         if trial is not None and "epoch" in message:
             self.agenda.store.place(trial.number, result["where"])
             self.agenda.record(trial, message["epoch"], result["seconds"])
@@ -200,7 +211,7 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         trial = self._trials.pop(trial_id, None)
         if trial is None:
             return
-        message = (result or {}).get("message", {})
+        message = json.loads((result or {}).get("message", "{}"))
         if error or result is None:
             self.agenda.fail(
                 trial, f"its node was lost {MOST_LOST} times, or Ray could not begin it", seconds=0.0
@@ -218,12 +229,19 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         else:
             self.agenda.fail(trial, message.get("failed") or message["died"], seconds=result["seconds"])
 
+    # Tune keeps copies to restore a search from. The store is what this one is restored from, and is not to be copied.
     def save(self, checkpoint_path: str) -> None:
-        """Tune's own copy of the search's state is not needed: the store is it."""
+        """Write an empty file where Tune wants its copy."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """See `save`."""
+        """Leave everything as the store has it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, _: object) -> FromAgenda:
+        return self
 
 
 class RaySampler:
@@ -272,6 +290,10 @@ class RaySampler:
         for trial in trials:
             search.suggest(str(trial.number))
         return search
+
+
+def _folder_name(trial: Any) -> str:
+    return f"{trial.config['folder']}-{trial.trial_id}"
 
 
 def _own_gpu() -> str | None:

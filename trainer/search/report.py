@@ -153,9 +153,9 @@ def _confidence(ranked: Sequence[Ranked]) -> str:
             "--confirm 3x3 trains the best three again with three other seeds.</p>"
         )
     return (
-        f'<p class="note">Confirmed configurations come first, by the mean over their other seeds; '
-        f"the score that chose them is no part of it. Interval: Student's t. Between seeds the standard deviation of a single score is "
-        f"{deviation:.3f}: configurations whose scores differ by less cannot be told apart by one seed.</p>"
+        '<p class="note">Confirmed configurations come first, by the mean over their other seeds; '
+        "the score that chose them is no part of it. Interval: Student's t. Between seeds the standard deviation of a "
+        f"single score is {deviation:.3f}: configurations whose scores differ by less cannot be told apart by one seed.</p>"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from algorithm.errors import InputError
 
-WORKER = [sys.executable, "-P", "-m", "trainer.search.worker"]
+WORKER = (sys.executable, "-P", "-m", "trainer.search.worker")
 ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -28,6 +28,7 @@ class Slot:
         threads: of a training; None for one a core.
         device: as `decathlon train --device`; None for the first GPU that the process sees, else the CPU.
         gpu: what CUDA_VISIBLE_DEVICES is for the process; None leaves it alone.
+        command: starts the process.
 
     """
 
@@ -36,6 +37,7 @@ class Slot:
     threads: int | None
     device: str | None = None
     gpu: str | None = None
+    command: Sequence[str] = WORKER
 
     def __post_init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -110,7 +112,7 @@ class Slot:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as log:
             return subprocess.Popen(
-                WORKER,
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
