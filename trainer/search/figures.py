@@ -23,6 +23,12 @@ COLOURS = {"start": "#009E73", "random": "0.55", "tpe": "#0072B2", "confirmation
 NAMES = {"start": "known before", "random": "random", "tpe": "TPE", "confirmation": "confirmation"}
 SCALE = matplotlib.colormaps["viridis"]
 DPI = 130
+PATCH = {
+    "facecolor": "white",
+    "edgecolor": "none",
+    "alpha": 0.75,
+    "pad": 1.0,
+}  # behind numbers that lines cross
 
 
 def progress(trials: Sequence[Trial], best: Sequence[Ranked]) -> Figure:
@@ -117,7 +123,9 @@ def parallel(space: Space, trials: Sequence[Trial]) -> Figure:
     for place, row in enumerate(space.parameters):
         axes.axvline(place, color="0.3", linewidth=1)
         for at, text in _ticks(row):
-            axes.text(place - 0.03, at, text, ha="right", va="center", fontsize=8, color="0.2")
+            axes.text(
+                place - 0.03, at, text, ha="right", va="center", fontsize=8, color="0.1", zorder=4, bbox=PATCH
+            )
     axes.axvline(count, color="0.3", linewidth=1)
     for at in (0.0, 0.5, 1.0):
         low, high = float(norm.vmin or 0.0), float(norm.vmax or 0.0)

@@ -22,7 +22,7 @@ class Ranked:
         trial: of the search.
         scores: objectives of finished confirmations, each with another seed.
         mean: of these scores; NaN without any.
-        low, high: the 95 % confidence interval of the mean (Student's t), NaN with fewer than two.
+        low, high: the 95 % confidence interval of the mean (Student's t) within [0, 1]; NaN with fewer than two.
 
     """
 
@@ -36,10 +36,10 @@ class Ranked:
     def of(cls, trial: Trial, scores: Sequence[float]) -> Ranked:
         """Reduce scores to their mean and its interval."""
         mean = float(np.mean(scores)) if scores else math.nan
-        half = math.nan
-        if len(scores) > 1:
-            deviation = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
-            half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(scores) - 1)) * deviation
+        if len(scores) < 2:
+            return cls(trial, tuple(scores), mean, math.nan, math.nan)
+        deviation = float(np.std(scores, ddof=1)) / math.sqrt(len(scores))
+        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, len(scores) - 1)) * deviation
         return cls(trial, tuple(scores), mean, max(0.0, mean - half), min(1.0, mean + half))
 
 

@@ -7,6 +7,7 @@ from its checkpoint in SEARCH/trials. WORK and SEARCH are folders that all nodes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -113,7 +114,12 @@ def _run_kind(
             verbose=0,
         ),
     )
-    tuner.fit()
+    ray_folder.mkdir(parents=True, exist_ok=True)
+    with (
+        (ray_folder / "tune.log").open("a") as file,
+        contextlib.redirect_stdout(file),
+    ):  # stdout is for results
+        tuner.fit()
     if searcher.broken:
         raise InputError(f"{searcher.broken}; mend it, and the same command continues")
 
@@ -162,6 +168,12 @@ class RayTrial(tune.Trainable):  # type: ignore[misc]
             self._slot.receive()
         self._begin(new_config)
         return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Leave checkpoints to the training itself."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Likewise: `setup` continues from them."""
 
     def cleanup(self) -> None:
         """End the worker."""

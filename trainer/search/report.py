@@ -41,6 +41,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } img { max-width: 100% }
 table { border-collapse: collapse; font-size: 14px }
 td, th { padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd }
+td:not(.left) { white-space: nowrap }
 th { font-weight: 600 } .left { text-align: left } .note { color: #666; font-size: 14px; max-width: 60em }
 .table { overflow-x: auto }
 """
@@ -155,7 +156,7 @@ def _confidence(ranked: Sequence[Ranked]) -> str:
     return (
         '<p class="note">Confirmed configurations come first, by the mean over their other seeds; '
         "the score that chose them is no part of it. Interval: Student's t. Between seeds the standard deviation of a "
-        f"single score is {deviation:.3f}: configurations whose scores differ by less cannot be told apart by one seed.</p>"
+        f"single score is {deviation:.3f}: what differs by less cannot be told apart by one seed.</p>"
     )
 
 
