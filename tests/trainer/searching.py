@@ -26,6 +26,8 @@ for line in sys.stdin:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "starts.txt").open("a") as file:
         file.write(f"{os.getpid()}\\n")
+    while len(list(folder.parent.glob("*/starts.txt"))) < TOGETHER:
+        time.sleep(0.05)
     if settings["dropout"] < 0.1:
         os.kill(os.getpid(), signal.SIGSEGV)
     if settings["dropout"] >= 0.9:
@@ -46,9 +48,13 @@ for line in sys.stdin:
 """
 
 
-def formula_worker(seconds: float = 0.0) -> tuple[str, ...]:
-    """Return a command in place of `trainer.search.slot.WORKER` whose epochs take some seconds."""
-    return (sys.executable, "-S", "-E", "-c", WORKER.replace("SECONDS", str(seconds)))
+def formula_worker(seconds: float = 0.0, together: int = 1) -> tuple[str, ...]:
+    """Return a command in place of `trainer.search.slot.WORKER` whose epochs take some seconds.
+
+    Nothing goes on before so many trials have begun.
+    """
+    code = WORKER.replace("SECONDS", str(seconds)).replace("TOGETHER", str(together))
+    return (sys.executable, "-S", "-E", "-c", code)
 
 
 SPACE: dict[str, list[object]] = {

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from algorithm.errors import InputError
 from trainer.search import halving
 from trainer.search.objective import objective
 from trainer.search.plan import Plan
@@ -17,6 +18,7 @@ from trainer.search.store import Kind, State, Store, Trial
 from trainer.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+HOPELESS = 10  # failed trials, without any that did not, that end a search
 
 
 class Agenda:
@@ -53,8 +55,13 @@ class Agenda:
         """Return the trial to train now, on `device`, as running; None where there is none of this kind.
 
         Confirmations are of the best trials of a search, so they wait until all of these have ended.
+
+        Raises:
+            InputError: so many trials failed, and no other ended, that it is not the parameters' fault.
+
         """
         trials = self.store.trials()
+        self._check_hope(trials)
         waiting = (t for t in trials if t.kind == kind and t.is_running and t.number not in self._at_work)
         trial = next(waiting, None)
         if trial is None:
@@ -63,6 +70,14 @@ class Agenda:
             self._at_work.add(trial.number)
             self.store.start(trial.number, device)
         return trial
+
+    def _check_hope(self, trials: Sequence[Trial]) -> None:
+        ended = [trial for trial in trials if not trial.is_running]
+        if len(ended) >= HOPELESS and all(trial.state == "failed" for trial in ended):
+            raise InputError(
+                f"all of the first {len(ended)} trials failed, the last one since {ended[-1].error}; mend the cause, "
+                "and search in another --out"
+            )
 
     def _new_trial(self, trials: Sequence[Trial]) -> Trial | None:
         mine = [trial for trial in trials if trial.kind == "search"]

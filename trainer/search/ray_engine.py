@@ -121,7 +121,7 @@ def _run_kind(
     ):  # stdout is for results
         tuner.fit()
     if searcher.broken:
-        raise InputError(f"{searcher.broken}; mend it, and the same command continues")
+        raise InputError(searcher.broken)
 
 
 class RayTrial(tune.Trainable):  # type: ignore[misc]
@@ -203,7 +203,10 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         """Return the next trial's folder and settings, or that there is none."""
         trial, self._first = self._first, None
         if trial is None:
-            trial = None if self.broken else self.agenda.next(self.kind)
+            try:
+                trial = None if self.broken else self.agenda.next(self.kind)
+            except InputError as error:  # Tune would wrap it
+                self.broken = str(error)
         if trial is None:
             return Searcher.FINISHED
         self._trials[trial_id] = trial
@@ -229,9 +232,9 @@ class FromAgenda(Searcher):  # type: ignore[misc]
                 trial, f"its node was lost {MOST_LOST} times, or Ray could not begin it", seconds=0.0
             )
         elif "broken" in message:
-            self.broken = f"{message['broken']}"
+            self.broken = f"{message['broken']}; mend it, and the same command continues"
         elif message.get("signal") in ASKED_TO_END:
-            self.broken = f"trial {trial.number}: {message['died']}"
+            self.broken = f"trial {trial.number}: {message['died']}; the same command continues"
         elif "epoch" in message or "done" in message:
             curve = message.get("done") or message["epoch"]
             given_up = "epoch" in message and len(curve) < self.agenda.plan.epochs

@@ -158,9 +158,9 @@ def make_slots(
         InputError: `device` is one GPU, and there are to be more trials than one.
 
     """
-    if device is not None:
+    if device not in (None, "cuda"):
         gpus = ()
-        if device.startswith("cuda:") and (jobs or 1) > 1:
+        if str(device).startswith("cuda:") and (jobs or 1) > 1:
             raise InputError(
                 f"--jobs {jobs} needs the trials' own GPUs, got --device {device} for all; leave it out"
             )
