@@ -387,6 +387,15 @@ def test_failures_are_kept_and_the_search_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("formula")
+def test_a_search_whose_trials_all_fail_ends(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, {"dropout": ["choice", 0.91, 0.95]}, evaluations=30)
+    with pytest.raises(
+        InputError, match="all of the first 10 trials failed, the last one since the loss was not"
+    ):
+        run_formula(tmp_path, plan)
+
+
+@pytest.mark.usefixtures("formula")
 def test_trials_side_by_side_are_the_same_trials(tmp_path: Path) -> None:
     """Random ones, since what TPE suggests depends on what has ended."""
     results = []
@@ -466,7 +475,8 @@ def contents(out: Path) -> list[tuple[object, ...]]:
         return [(t.number, t.kind, t.parameters, t.seed, t.state, t.objective) for t in store.trials()]
 
 
-def test_killed_thrice_and_continued_a_search_ends_with_the_same_trials(
+@pytest.mark.timeout(900)
+def test_killed_twice_and_continued_a_search_ends_with_the_same_trials(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     space = write_space(tmp_path, evaluations=4, random_first=2)
@@ -476,7 +486,7 @@ def test_killed_thrice_and_continued_a_search_ends_with_the_same_trials(
     assert "4 of 4 trials done" in said.err
     assert str(whole / "report.html") in said.out
     arguments = command(work, killed, space, "--confirm", "1x1")
-    for ended in (0, 1, 3):
+    for ended in (0, 2):  # docs/RESULTS.md: measured with three
         kill_after(arguments, killed, ended)
     assert main(arguments) == 0
     assert contents(killed) == contents(whole)
@@ -509,17 +519,18 @@ def test_killed_thrice_and_continued_a_search_ends_with_the_same_trials(
     capsys.readouterr()
     assert main(command(work, killed, space, "--confirm", "1x1", "--epochs", "3")) == 1
     assert "holds another search (epochs 2 there, 3 now); choose another --out" in capsys.readouterr().err
-    assert main(
-        [*command(work, tmp_path / "new", space, "--start-from", str(run)), "--evaluations", "1"]
-    ) in (0, 1)
+    (run / "settings.json").write_text(json.dumps({**settings, "dropout": 0.9}))
+    assert main(command(work, tmp_path / "new", space, "--start-from", str(run))) == 1
+    assert "dropout = 0.9, which is not in the space (uniform 0.2, 0.6)" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def kill_after(arguments: list[str], out: Path, ended: int) -> None:
-    """Kill a search, and not its worker, when more trials than `ended` are there and the newest has begun an epoch."""
+    """Kill a search, and not its worker, when at least so many trials have ended and one is in the midst of an epoch."""
     process = subprocess.Popen([sys.executable, "-c", SEARCH, *arguments], stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(list(out.glob("trials/*/checkpoints/*"))) == 0:
-        time.sleep(0.01)
     while process.poll() is None and sum(state != "running" for *_, state, _ in stored(out)) < ended:
+        time.sleep(0.05)
+    while process.poll() is None and not list(out.glob("trials/*/checkpoints/*.pt")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was to be killed before its end"
