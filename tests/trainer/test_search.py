@@ -526,7 +526,7 @@ def test_killed_twice_and_continued_a_search_ends_with_the_same_trials(
 
 
 def kill_after(arguments: list[str], out: Path, ended: int) -> None:
-    """Kill a search, and not its worker, when at least so many trials have ended and one is in the midst of an epoch."""
+    """Kill a search, not its worker, when so many trials have ended and another has a checkpoint."""
     process = subprocess.Popen([sys.executable, "-c", SEARCH, *arguments], stderr=subprocess.DEVNULL)
     while process.poll() is None and sum(state != "running" for *_, state, _ in stored(out)) < ended:
         time.sleep(0.05)
