@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -317,14 +318,17 @@ def _own_gpu() -> str | None:
 
 
 def _connect(address: str | None) -> None:
+    host, separator, port = (address or "").rpartition(":")
     try:
+        if separator and port.isdecimal() and "/" not in host:
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself tries for minutes
         ray.init(
             address=address,
             include_dashboard=False if address is None else None,
             log_to_driver=False,
             logging_level="ERROR",
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         said = (str(error).splitlines() or [""])[0]
         raise InputError(
             f"there is no Ray cluster at --address {address} ({said}); begin one with ray start --head, or leave it out"

@@ -138,24 +138,24 @@ def _claim(store: Store, plan: Plan, work: Path, train_file: PatchFile, val_file
     there = store.about
     if there:
         found, wanted = _flat(there), _flat(about)
-        names = sorted(found.keys() | wanted.keys())
-        for name in (name for name in names if found.get(name) != wanted.get(name)):
-            where = store.path.parent
-            if name.removeprefix("plan.").partition(".")[0] not in MAY_CHANGE:
-                raise InputError(
-                    f"{where} holds another search ({name.removeprefix('plan.')} {found.get(name)!r} there, "
-                    f"{wanted.get(name)!r} now); choose another --out or repeat its arguments"
-                )
+        different = sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
+        for name in (name for name in different if name not in MAY_CHANGE):
+            raise InputError(
+                f"{store.path.parent} holds another search ({name} {found.get(name)!r} there, {wanted.get(name)!r} "
+                "now); choose another --out or repeat its arguments"
+            )
+        for name in different:
             log.info("continuing with %s = %s instead of %s", name, wanted.get(name), found.get(name))
     store.describe(about | {"work": str(work.resolve()), "versions": versions()})
 
 
 def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
-    plan = {f"plan.{name}": value for name, value in about["plan"].items() if name not in ("base", "space")}
-    base = {f"plan.{name}": value for name, value in about["plan"]["base"].items()}
-    space = {f"plan.space.{name}": value for name, value in about["plan"]["space"].items()}
+    """Return all that a search must not, or may, be continued with another value of, by name."""
+    plan = about["plan"]
+    space = {f"space.{name}": value for name, value in plan["space"].items()}
     rest = {name: about[name] for name in ("labels", "patches_digest", "validation_digest")}
-    return {**base, **plan, **space, **rest}
+    base = {f"preset's {name}": value for name, value in plan["base"].items()}
+    return {**base, **rest, **space, **{k: v for k, v in plan.items() if k not in ("base", "space")}}
 
 
 def _check_fit(plan: Plan, train_file: PatchFile, val_file: PatchFile) -> None:
