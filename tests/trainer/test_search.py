@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 import json
 import math
+import queue
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +23,7 @@ from algorithm.errors import InputError
 from tests.trainer.runs import weights
 from tests.trainer.searching import formula_worker, small_plan, write_space
 from trainer.cli import main
-from trainer.search import local
+from trainer.search import local, worker
 from trainer.search.agenda import Agenda
 from trainer.search.halving import goes_on, rungs
 from trainer.search.importance import importances
@@ -33,6 +36,8 @@ from trainer.search.search import open_search, winner
 from trainer.search.slot import make_slots
 from trainer.search.space import Parameters, Space
 from trainer.search.store import Store, Trial
+from trainer.settings import TrainSettings
+from trainer.train import train
 
 LABELS = ("background", "pancreas", "cancer")
 
@@ -458,6 +463,49 @@ def test_slots_share_cores_and_gpus(tmp_path: Path) -> None:
     assert places(2, ("0", "3"), device="cpu", threads=1) == [(None, 1)] * 2
     with pytest.raises(InputError, match="--jobs 2 needs the trials' own GPUs, got --device cuda:1 for all"):
         places(2, ("0", "1"), device="cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (InputError("the loss was not finite"), {"failed": "the loss was not finite"}),
+        (MemoryError(), {"failed": "out of memory"}),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nstack"),
+            {"failed": "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory"},
+        ),
+        (ZeroDivisionError("by\nnought"), {"failed": "ZeroDivisionError: by"}),
+        (OSError(28, "No space left on device", "/a/b"), {"broken": "/a/b: no space left on device"}),
+    ],
+)
+def test_a_worker_tells_what_the_parameters_did_from_what_the_machine_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, answer: dict[str, str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("trainer.train.train", fail)
+    request = {"work": "w", "folder": str(tmp_path), "settings": {}, "device": "cpu", "threads": 1}
+    assert worker._train(request, io.StringIO(), queue.SimpleQueue()) == answer
+
+
+def test_a_training_can_be_given_up_and_is_asked_again_when_continued(work: Path, tmp_path: Path) -> None:
+    settings = TrainSettings(base_filters=2, epochs=3, epoch_patches=4, val_patches=1, class_weights="equal")
+    asked: list[int] = []
+
+    def goes_on(rows: Sequence[dict[str, float]]) -> bool:
+        asked.append(len(rows))
+        return len(rows) < 2
+
+    for _ in range(2):
+        assert len(train(work, tmp_path / "run", settings, device="cpu", threads=1, goes_on=goes_on)) == 2
+    assert asked == [1, 2, 2]
+    for name, count in (("epoch_patches", 9), ("val_patches", 3)):
+        more = dataclasses.replace(settings, **{name: count})
+        with pytest.raises(
+            InputError, match=f"{name} = {count} asks for more patches than .* has, {count - 1}; lower"
+        ):
+            train(work, tmp_path / "other", more, device="cpu", threads=1)
 
 
 # The command, with trainings
