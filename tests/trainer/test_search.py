@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import math
@@ -32,7 +33,7 @@ from trainer.search.objective import objective
 from trainer.search.plan import Plan, read_plan, space_names
 from trainer.search.ranking import Ranked, best_trials, ranking, seed_deviation
 from trainer.search.sampler import TpeSampler
-from trainer.search.search import open_search, winner
+from trainer.search.search import open_search, search, winner
 from trainer.search.slot import make_slots
 from trainer.search.space import Parameters, Space
 from trainer.search.store import Store, Trial
@@ -167,6 +168,15 @@ def test_a_space_file_that_is_wrong_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="evaluations must be a whole number from 1 on, got 0"):
         read_plan(str(write_space(tmp_path, evaluations=0)))
     assert space_names() == ["paper-topk", "paper-wce"]
+
+
+def test_ray_is_asked_for_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(
+        InputError, match=r"--engine ray needs Ray, which is not installed; pip install .*\[ray\]"
+    ):
+        search(tmp_path, tmp_path / "out", small_plan(tmp_path), engine="ray")
+    assert not (tmp_path / "out").exists()
 
 
 # What is suggested

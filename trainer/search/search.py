@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -61,9 +62,12 @@ def search(
         address: of a Ray cluster; None starts one here.
 
     Raises:
-        InputError: the patches do not fit the plan, or `out` holds a search for something else.
+        InputError: the patches do not fit the plan, Ray is asked for and missing, or `out` holds a search for
+            something else.
 
     """
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise InputError("--engine ray needs Ray, which is not installed; pip install 'decathlon-unet[ray]'")
     train_file, val_file = open_patches(work)
     _check_fit(plan, train_file, val_file)
     points = [_read_start(plan, run) for run in starts]
