@@ -64,7 +64,7 @@ def run_ray(
         request = {
             "work": str(work.resolve()),
             "search": str(search.resolve()),
-            "threads": threads,
+            "threads": threads or 1,  # what is asked of the cluster, and not all cores of a node
             "device": device,
             "command": WORKER,
             "labels": agenda.labels,
