@@ -38,7 +38,8 @@ ALLOWED = {
     "algorithm": HOSPITAL | DICOM | {"openvino"},
     "trainer": (HOSPITAL - {"evalutils"})
     | {"PIL", "filelock", "h5py", "hyperopt", "matplotlib", "scipy", "surface_distance", "trainer"}
-    | ONNX,
+    | ONNX
+    | {"ray"},
 }
 
 
@@ -71,8 +72,10 @@ def test_room_imports_only_what_it_may(room: str) -> None:
         (DICOM, "algorithm/dicom_seg.py"),
         ({"openvino"}, "algorithm/engines.py"),
         (ONNX, "trainer/onnx_export.py"),
+        ({"ray"}, "trainer/search/ray_engine.py"),
+        ({"hyperopt"}, "trainer/search/sampler.py"),
     ],
-    ids=["evalutils", "dicom", "openvino", "onnx"],
+    ids=["evalutils", "dicom", "openvino", "onnx", "ray", "hyperopt"],
 )
 def test_some_packages_are_imported_in_one_module(packages: set[str], module: str) -> None:
     files = [file for room in ALLOWED for file in (REPOSITORY / room).rglob("*.py")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,8 @@ from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.distributed import World, shared
-from trainer.history import History
-from trainer.parts import describe_bundle, make_loss, make_optimiser, make_source
+from trainer.history import History, Row
+from trainer.parts import describe_bundle, first_patches, make_loss, make_optimiser, make_source
 from trainer.patches import Batches, PatchFile
 from trainer.precision import bfloat16_agrees, choose_precision
 from trainer.settings import TrainSettings, learning_rate
@@ -47,6 +47,7 @@ class Trainer:
     run: Path
     device: torch.device
     world: World = field(default_factory=World)
+    goes_on: Callable[[Sequence[Row]], bool] | None = None  # asked before every epoch but the first
 
     def __post_init__(self) -> None:
         meta, settings = self.train_file.meta, self.settings
@@ -77,12 +78,16 @@ class Trainer:
             self.scales.compile()
         self.batches = make_source(settings, self.train_file, self.device, self.world)
         self.val_batches = Batches(
-            self.val_file, batch_size=settings.batch_size, seed=settings.seed, shuffle=False
+            self.val_file,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            shuffle=False,
+            limit=first_patches(self.val_file, "val_patches", settings.val_patches),
         )
         channels = (1, -1, 1, 1, 1)
         self.mean = torch.tensor(meta.mean, device=self.device).view(channels)
         self.std = torch.tensor(meta.std, device=self.device).view(channels)
-        self.slices = FixedSlices(self.val_file)
+        self.slices = FixedSlices(self.val_file, patches=settings.val_patches)
         self.history = History(meta.labels)
         self.first_epoch, self.tally = 0, Tally()
         self.gathered = 0.0  # batches whose gradients wait for the next step
@@ -117,6 +122,9 @@ class Trainer:
                     self.settings.patience,
                 )
                 break
+            if self._is_given_up():
+                log.info("given up after epoch %d", epoch)
+                break
             self._train_epoch(epoch)
             with self.average.applied() if self.average is not None else nullcontext():
                 began = time.monotonic()
@@ -149,6 +157,11 @@ class Trainer:
         # Scores of several GPUs may differ in the last digit: all stop together, or none does.
         goes_on = epochs_done - self.history.best_epoch < patience
         return not self.world.agree(self.device, on=goes_on)
+
+    def _is_given_up(self) -> bool:
+        if self.goes_on is None or not self.history.rows:
+            return False
+        return not self.world.agree(self.device, on=self.goes_on(self.history.rows))
 
     def _train_epoch(self, epoch: int) -> None:
         self.network.train()

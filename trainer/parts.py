@@ -45,13 +45,14 @@ def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.de
             train_file,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            limit=first_patches(train_file, "epoch_patches", settings.epoch_patches),
             part=(world.rank, world.size),
             threads=threads,
             ahead=2 * threads,
         )
         if len(batches) == 0:
             raise InputError(
-                f"{train_file.path} has {len(train_file)} patches, which make no batch of {settings.batch_size} for "
+                f"{train_file.path} has {batches.patches} patches, which make no batch of {settings.batch_size} for "
                 f"each of {world.size} processes; lower batch_size, or prepare more with --train-patches"
             )
         return batches
@@ -81,6 +82,20 @@ def make_source(settings: TrainSettings, train_file: PatchFile, device: torch.de
         pinned=device.type == "cuda",
     )
     return drawn if settings.source == "volumes" else DeviceVolumeBatches(drawn, volumes, device)
+
+
+def first_patches(file: PatchFile, setting: str, count: int | None) -> int | None:
+    """Return how many patches of a file are used, None for all.
+
+    Raises:
+        InputError: the file has fewer than the setting asks for.
+
+    """
+    if count is not None and count > len(file):
+        raise InputError(
+            f"{setting} = {count} asks for more patches than {file.path} has, {len(file)}; lower it, or prepare more"
+        )
+    return count
 
 
 def loader_threads(world: World) -> int:

@@ -42,7 +42,8 @@ class TrainSettings:
         source: of training patches: "patches" reads those of train.h5, as in the paper; "volumes" draws new ones
             each epoch from WORK/volumes; "device" does so from volumes that lie on the training device.
         label_shares: with "volumes" and "device", for each label the share of patches that hold it.
-        epoch_patches: with "volumes" and "device", patches of an epoch; null for as many as train.h5 has.
+        epoch_patches: patches of an epoch, with "patches" the first so many of train.h5; null for as many as it has.
+        val_patches: validate on the first so many patches of val.h5 only, which are in random order; null for all.
         batch_size: patches a batch.
         accumulate: batches whose gradients make one step.
         epochs: passes over the training patches.
@@ -83,6 +84,7 @@ class TrainSettings:
     source: Literal["patches", "volumes", "device"] = "patches"
     label_shares: tuple[float, ...] = (0.0, 0.3)
     epoch_patches: int | None = None
+    val_patches: int | None = None
     batch_size: int = 2
     accumulate: int = 1
     epochs: int = 22
@@ -125,6 +127,7 @@ class TrainSettings:
                 "shares from 0 on whose sum is at most 1",
             ),
             "epoch_patches": (self.epoch_patches is None or self.epoch_patches >= 1, ">= 1 or null"),
+            "val_patches": (self.val_patches is None or self.val_patches >= 1, ">= 1 or null"),
             "volume_epochs": (self.volume_epochs is None or self.volume_epochs >= 1, ">= 1 or null"),
             "patience": (self.patience is None or self.patience >= 1, ">= 1 or null"),
             "most_skipped": (self.most_skipped >= 0, ">= 0"),

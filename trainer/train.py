@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from algorithm.files import replacing
 from algorithm.network import unmet_by
 from algorithm.segmenter import default_device
 from trainer.distributed import joined
+from trainer.history import Row
 from trainer.lock import alone_in, remove_leftovers
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
@@ -32,8 +34,12 @@ def train(
     device: str | None = None,
     threads: int | None = None,
     must_resume: bool = False,
-) -> None:
+    goes_on: Callable[[Sequence[Row]], bool] | None = None,
+) -> list[Row]:
     """Train on WORK/train.h5, validate on WORK/val.h5, write everything to `run`; continue what was begun there.
+
+    `goes_on` is given the rows of `History` before every epoch but the first, also that which a killed training is
+    continued with; False ends the training. Returned are the rows of all epochs.
 
     Raises:
         InputError: patch files are missing or foreign, `run` holds a training with other settings or data, the
@@ -42,16 +48,12 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
-    _refuse_strangers(train_file, val_file)
-    shape = train_file.meta.patch_shape_zyx
-    if required := unmet_by(shape):
-        raise InputError(
-            f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
-        )
+    train_file, val_file = open_patches(work)
     with joined(device) as world:
         claim = _claim(run, settings, train_file, val_file)
-        trainer = Trainer(settings, train_file, val_file, run, choose_device(device, world.local_rank), world)
+        trainer = Trainer(
+            settings, train_file, val_file, run, choose_device(device, world.local_rank), world, goes_on
+        )
         resumed = trainer.resume()
         if must_resume and not resumed:
             raise InputError(
@@ -68,6 +70,24 @@ def train(
                 with replacing(run / "settings.json") as temporary:
                     temporary.write_text(claim)
             trainer.fit()
+        return trainer.history.rows
+
+
+def open_patches(work: Path) -> tuple[PatchFile, PatchFile]:
+    """Return the training and validation patches of a folder.
+
+    Raises:
+        InputError: they are missing, were not made together, or have a shape that the network cannot take.
+
+    """
+    train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
+    _refuse_strangers(train_file, val_file)
+    shape = train_file.meta.patch_shape_zyx
+    if required := unmet_by(shape):
+        raise InputError(
+            f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
+        )
+    return train_file, val_file
 
 
 def choose_device(name: str | None, local_rank: int = 0) -> torch.device:

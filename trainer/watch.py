@@ -41,13 +41,14 @@ class FixedSlices:
     Args:
         file: the validation patches.
         most: how many slices.
+        patches: only the first so many patches are predicted; None for all.
 
     """
 
-    def __init__(self, file: PatchFile, most: int = 4) -> None:
+    def __init__(self, file: PatchFile, most: int = 4, patches: int | None = None) -> None:
         self.labels, self.spacing_zyx_mm = file.meta.labels, file.meta.spacing_zyx_mm
         self.window_hu = display_window(file.meta.normalisation, file.meta.window_hu)
-        self._slices = [self._cut(file, index) for index in _choose(file, most)]
+        self._slices = [self._cut(file, index) for index in _choose(file, most, patches)]
         self._predicted: dict[int, NDArray[np.uint8]] = {}
 
     @staticmethod
@@ -80,9 +81,9 @@ class FixedSlices:
         save_overlay_grid(path, rows, labels=self.labels, window_hu=self.window_hu)
 
 
-def _choose(file: PatchFile, most: int) -> list[int]:
+def _choose(file: PatchFile, most: int, patches: int | None) -> list[int]:
     """Return the patches with most labels, the best of every case before the second best of any."""
-    looked_at = range(min(LOOKED_AT, len(file)))
+    looked_at = range(min(LOOKED_AT, len(file) if patches is None else patches))
     ranked = sorted(looked_at, key=lambda index: -len(np.unique(file.read([index])[1])))
     places: Counter[int] = Counter()
     turns: list[tuple[int, int]] = []

@@ -19,6 +19,7 @@ VERBS = {
     "phantom": "make a synthetic CT or MR data set in Decathlon layout",
     "prepare": "resample, clip, split and sample a data set into patch files",
     "train": "train the 3D U-Net on prepared patches and write a model bundle",
+    "search": "search for training settings with Hyperopt, on one machine or a Ray cluster",
     "tune": "choose a bundle's postprocessing and temperature on validation cases",
     "package": "turn a bundle into a tarball, add a coarse pass to it, or export it as ONNX",
     "predict": "segment an image or a folder of images with a model bundle",

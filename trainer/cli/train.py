@@ -6,10 +6,13 @@ The same command continues a training that was stopped at any moment.
 from __future__ import annotations
 
 import argparse
+import logging
 from pathlib import Path
 
+from algorithm.errors import InputError
 from trainer.cli import positive
 
+log = logging.getLogger(__name__)
 EXAMPLE = "decathlon train WORK --preset paper --out RUN"
 
 
@@ -21,8 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preset",
-        default="paper",
         help="a shipped preset or a .toml file (default: paper, sections 4.1 and 4.2)",
+    )
+    parser.add_argument(
+        "--from-search",
+        type=Path,
+        metavar="SEARCH",
+        help="train the winner of a search in full: its preset, with the best configuration",
     )
     parser.add_argument(
         "--set",
@@ -47,7 +55,20 @@ def run(args: argparse.Namespace) -> None:
     from trainer.settings import TrainSettings, merged, read_assignments
     from trainer.train import train
 
-    preset = read_preset(args.preset)
-    table = merged(preset.train, read_assignments(args.set))
-    settings = TrainSettings.read(table, f"preset {args.preset}")
+    if args.from_search is not None:
+        if args.preset is not None:
+            raise InputError(
+                f"--from-search trains the preset of its search, got --preset {args.preset} too; leave one out"
+            )
+        from trainer.search.search import winner
+
+        plan, best = winner(args.from_search)
+        log.info(
+            "the winner of %s is trial %d: %s", args.from_search, best.trial.number, best.trial.parameters
+        )
+        source, table = f"the search {args.from_search}", plan.full_settings(best.trial.parameters)
+    else:
+        name = args.preset or "paper"
+        source, table = f"preset {name}", read_preset(name).train
+    settings = TrainSettings.read(merged(table, read_assignments(args.set)), source)
     train(args.work, args.out, settings, device=args.device, threads=args.threads, must_resume=args.resume)
