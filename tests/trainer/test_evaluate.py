@@ -13,7 +13,7 @@ from tests.decathlon import labels, make_task, write
 from trainer import evaluate as module
 from trainer.cli import main
 from trainer.evaluate import Pair, evaluate, pair_cases, score_case
-from trainer.scores import structures
+from trainer.structures import structures
 
 LABELS = ("background", "pancreas", "cancer")
 VOXEL_ML = 0.8 * 0.9 * 2.5 / 1000
@@ -89,7 +89,10 @@ def test_the_command_writes_the_contract(
     assert document["pooled"]["cancer"]["dice"] == pytest.approx(2 * 4 / (8 + 8 + 3))
     assert np.sum(document["confusion"]) == 2 * 960
     lines = (out / "scores.csv").read_text().splitlines()
-    assert lines[0] == "case,label,dice,nsd,precision,sensitivity,reference_ml,prediction_ml"
+    assert lines[0] == (
+        "case,label,dice,nsd,precision,sensitivity,reference_ml,prediction_ml,"
+        "hd95_mm,volume_error_ml,absolute_volume_error_ml"
+    )
     assert len(lines) == 1 + 2 * 3
     assert lines[5].startswith("pancreas_004,cancer,,,0.0,,0.0,")
     for name in ("confusion.png", "overlay.png"):
