@@ -167,9 +167,9 @@ class Comparison:
 
     def table(self) -> str:
         """Return what the command prints."""
+        counts = f"({self.only_ours} only here, {self.only_theirs} only there)"
         lines = [
-            f"against {self.against}: {self.shared} shared cases"
-            f" ({self.only_ours} only here, {self.only_theirs} only there)"
+            f"against {self.against}: {self.shared} shared cases {counts}",
         ]
         for title, differences in (("all shared cases", self.overall), ("in groups", self.grouped)):
             if differences:
