@@ -171,7 +171,9 @@ class Comparison:
         lines = [
             f"against {self.against}: {self.shared} shared cases {counts}",
         ]
-        for title, differences in (("all shared cases", self.overall), ("in groups", self.grouped)):
+        # Groups by NSD are in comparison.json and in the report.
+        by_dice = [one for one in self.grouped if one.key == "dice"]
+        for title, differences in (("all shared cases", self.overall), ("in groups", by_dice)):
             if differences:
                 lines += ["", columns([[title, *HEADINGS], *(_cells(one) for one in differences)])]
         return "\n".join(lines) + "\n"

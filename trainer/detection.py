@@ -66,6 +66,6 @@ def describe_detection(
         "sensitivity": float(labelled[truth].mean()) if positives else None,
         "specificity": float((~labelled[~truth]).mean()) if negatives else None,
         "roc_auc": roc_auc(truth, scores) if both else None,
-        "average_precision": average_precision(truth, scores) if positives else None,
+        "average_precision": average_precision(truth, scores) if both else None,
         "roc": roc_points(truth, scores)[:, :2].tolist() if both else None,
     }

@@ -75,7 +75,7 @@ class Cell:
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[Cell]], *, caption: str, sortable: bool = False
 ) -> str:
-    """Return a table; a sortable one has a button in each head that has a name."""
+    """Return a table; a sortable one has a button in each head."""
     head = "".join(
         f'<th scope="col">{f"<button type=button>{escape(name)}</button>" if sortable and name else escape(name)}</th>'
         for name in heads
@@ -90,16 +90,17 @@ def table(
         for row in rows
     )
     mark = " data-sortable" if sortable else ""
+    top = f"<thead><tr>{head}</tr></thead>" if heads else ""
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table{mark}>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f"<caption>{escape(caption)}</caption>{top}\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
 def facts(values: Mapping[str, object], *, caption: str) -> str:
     """Return a table of names and values."""
     return table(
-        ["", ""],
+        [],
         [[Cell.text(name), Cell.text(str(value))] for name, value in values.items()],
         caption=caption,
     )

@@ -206,7 +206,7 @@ def _slice(scan: Scan, labels: Sequence[str]) -> str:
         encoded = base64.b64encode(_smaller(file)).decode()
     return (
         f'<figure class="plate"><img alt="{escape(row.title)}: image, reference and prediction" '
-        f'src="data:image/png;base64,{encoded}"><figcaption>{escape(row.title)}</figcaption></figure>'
+        f'src="data:image/png;base64,{encoded}"></figure>'
     )
 
 

@@ -172,8 +172,7 @@ def viewer_html(labels: Sequence[str], scans: Sequence[dict[str, Any]], *, refer
     planes = "\n".join(
         f'<div class="plane" data-part="{name}"><canvas tabindex="0" role="img" '
         f'aria-label="{name} slice; arrow keys, page up and page down change it"></canvas>'
-        f'<label>{name} slice <input type="range" min="0" value="0" aria-label="{name} slice"></label>'
-        f'<span class="quiet"></span></div>'
+        f'<input type="range" min="0" value="0" aria-label="{name} slice"><span class="name quiet"></span></div>'
         for name in ("axial", "coronal", "sagittal")
     )
     legend = "".join(f"<li>{swatch(value)} {escape(name)}</li>" for value, name in enumerate(labels) if value)
