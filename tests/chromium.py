@@ -109,10 +109,11 @@ class Browser:
 
     def centre(self, selector: str, across: float = 0.5, down: float = 0.5) -> dict[str, float]:
         """Scroll an element into view; return a point of it on the screen."""
-        box: dict[str, float] = self.value(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
-            " e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, w: b.width, h: b.height}; })()"
+        script = (
+            "(() => { const e = document.querySelector(%s); e.scrollIntoView({block: 'center'});"
+            " const b = e.getBoundingClientRect(); return {x: b.x, y: b.y, w: b.width, h: b.height}; })()"
         )
+        box: dict[str, float] = self.value(script % json.dumps(selector))
         return {"x": box["x"] + across * box["w"], "y": box["y"] + down * box["h"]}
 
     def click(self, selector: str, across: float = 0.5, down: float = 0.5) -> None:

@@ -172,7 +172,8 @@ def save_histogram(
     whole, inside = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.9, bottom=0.15, wspace=0.2)
     whole.set_title("all values", fontsize=11)
-    whole.stairs(np.maximum(table.sum(axis=0), 0.5), edges, color="0.25")
+    voxels = table.sum(axis=0)
+    whole.stairs(np.where(voxels > 0, voxels, np.nan), edges, color="0.25", baseline=None)
     whole.set_yscale("log")
     whole.set_ylabel("voxels")
     for start, stop in ((edges[0], low), (high, edges[-1])):

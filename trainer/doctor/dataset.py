@@ -179,7 +179,7 @@ def _of_files(data: Dataset) -> list[Finding]:
     if macos:
         findings.append(
             warning(
-                f"{len(macos)} files whose name begins with ._ were left by macOS and are not read: "
+                f"files whose names begin with ._ were left by macOS and are not read, {len(macos)} of them: "
                 f"{_some([path.name for path in macos])}; remove them"
             )
         )
@@ -196,7 +196,7 @@ def _of_files(data: Dataset) -> list[Finding]:
     if strangers:
         findings.append(
             warning(
-                f"{len(strangers)} images are not listed in dataset.json and not used: "
+                f"images that dataset.json does not list are not used, {len(strangers)} of them: "
                 f"{_some([f'{path.parent.name}/{path.name}' for path in strangers])}"
             )
         )
@@ -309,7 +309,7 @@ def _notes(statistics: dict[str, Any]) -> list[Finding]:
             notes.append(f"{name} in {unit}, least, quartiles, greatest: {told}")
     if statistics["orientations"]:
         told = ", ".join(f"{name} in {count}" for name, count in statistics["orientations"].items())
-        notes.append(f"axes as stored: {told} (x, y, z go from the first letter's side)")
+        notes.append(f"axes as stored: {told} (the sides that x, y and z go to)")
     for name, values in statistics["percent"].items():
         if values:
             with_it = statistics["cases_with"][name]
