@@ -2,10 +2,10 @@
 
 Both read the same pairs of label maps from .nii.gz and give Dice, surface Dice at 5 mm and the 95 % Hausdorff distance
 of each label and of their union; ours also counts lesions, precision and volumes, and keeps each finished case. They
-run one after the other, each in a process of its own with its children. MONAI's metrics are called as its documentation
-does, on one-hot masks of whole scans, scan after scan in one process with PyTorch's threads. Memory is the most that all its
-processes held at a time, pages that they share counted once. Writes benchmarks/evaluation.json and its part of
-docs/BENCHMARKS.md.
+run one after the other, each in a process of its own with its children. MONAI's metrics are called as its
+documentation does, on one-hot masks of whole scans, scan after scan in one process with PyTorch's threads. Memory is
+the most that all its processes held at a time, pages that they share counted once. Writes benchmarks/evaluation.json
+and its part of docs/BENCHMARKS.md.
 """
 
 from __future__ import annotations

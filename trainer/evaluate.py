@@ -180,7 +180,8 @@ def evaluate(
 ) -> Scores:
     """Score every case, keeping each finished one in OUT/cases so that a killed run continues.
 
-    A kept score is used when both files still have the size and the time of change they were scored with.
+    A kept score is used when its files still have the size and the time of change they were scored with. A script
+    that calls this begins with `if __name__ == "__main__":`, since processes are started that import it.
 
     Args:
         pairs: the cases, from `pair_cases`.

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -144,7 +144,9 @@ def read_channels(path: Path) -> NDArray[Any]:
 def _stored_bytes(path: Path) -> int:
     """Return the bytes of a stored voxel, as the NIfTI header says (bits at byte 72)."""
     with gzip.open(path) as file:
-        return int(np.frombuffer(file.read(74)[72:], "<u2")[0]) // 8
+        header = file.read(74)
+    order: Literal["little", "big"] = "little" if header[0] else "big"  # the header begins with its size, 348
+    return int.from_bytes(header[72:], order) // 8
 
 
 def _check_complete(path: Path, least: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import io
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from algorithm.colours import label_colour
 from algorithm.errors import InputError
@@ -212,10 +214,6 @@ def _slice(scan: Scan, labels: Sequence[str]) -> str:
 
 def _smaller(file: Path) -> bytes:
     """Return the picture with 256 colours, which takes a third of the bytes and looks the same."""
-    import io
-
-    from PIL import Image
-
     kept = io.BytesIO()
     with Image.open(file) as picture:
         picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(kept, "PNG", optimize=True)

@@ -48,7 +48,17 @@ def predictions(tmp_path: Path) -> Path:
 
 
 def run(task: Path, predictions: Path, out: Path, *options: str) -> int:
-    arguments = ["--reference", task / "labelsTr", "--prediction", predictions, "--out", out]
+    # in this process: starting others takes seconds, and has tests of its own
+    arguments = [
+        "--reference",
+        task / "labelsTr",
+        "--prediction",
+        predictions,
+        "--out",
+        out,
+        "--threads",
+        "1",
+    ]
     return main(["evaluate", *map(str, arguments), *options])
 
 
