@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -12,12 +13,18 @@ from typing import Any
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from trainer.evaluate import NSD_TOLERANCE_MM
 from trainer.intervals import CONFIDENCE, Paired, holm
 from trainer.scores import Scores, columns
 from trainer.structures import structures
 
+log = logging.getLogger(__name__)
+
 FILE_NAME = "scores.json"
 KEYS = ("dice", "nsd")
+VOLUME = "reference_ml"
+# References within these are taken as the same; a volume is rounded where it was published.
+SAME_VOLUME_ML, SAME_VOLUME_RELATIVE = 0.01, 0.02
 SIGNIFICANT = 1 - CONFIDENCE
 # No sign-flip test of fewer cases can reach 5 %: 2 / 2^5 is 6 %.
 FEWEST_TO_TELL = 6
@@ -35,18 +42,20 @@ ByCase = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Other:
-    """What is compared with: its name, and the scores of each structure by key and case."""
+    """What is compared with: its name, the scores of each structure by key and case, and the volumes of references."""
 
     name: str
     values: Mapping[str, Mapping[str, ByCase]]
+    reference_ml: Mapping[str, ByCase]
 
 
-def read_other(against: str, labels: Sequence[str]) -> Other:
+def read_other(against: str, labels: Sequence[str], *, nsd_tolerance_mm: float = NSD_TOLERANCE_MM) -> Other:
     """Read what `--against` names.
 
     Args:
         against: a scores.json, a folder that holds one, or one of `PUBLISHED`.
         labels: of the scores that it is compared with, the background first.
+        nsd_tolerance_mm: of those; NSD at another tolerance is left out, with a warning.
 
     Raises:
         InputError: there is no such file, it is no scores.json, or its labels are others.
@@ -58,12 +67,14 @@ def read_other(against: str, labels: Sequence[str]) -> Other:
     file = path / FILE_NAME if path.is_dir() else path
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        values = {
+        by_name = {
             name: {
-                key: {case["case"]: _score(case[name].get(key)) for case in document["cases"]} for key in KEYS
+                key: {case["case"]: _score(case[name].get(key)) for case in document["cases"]}
+                for key in (*KEYS, VOLUME)
             }
             for name in structures(labels)
         }
+        tolerance_mm = document.get("nsd_tolerance_mm")
     except OSError:
         raise InputError(
             f"--against must name a scores.json, a folder that holds one, or one of {', '.join(PUBLISHED)}, "
@@ -78,7 +89,14 @@ def read_other(against: str, labels: Sequence[str]) -> Other:
         raise InputError(
             f"{file} must be a scores.json of `decathlon evaluate`, but is not; score it anew"
         ) from None
-    return Other(str(against), values)
+    volumes = {name: keys.pop(VOLUME) for name, keys in by_name.items()}
+    if tolerance_mm != nsd_tolerance_mm:
+        log.warning(
+            "%s has NSD at %s mm and not at %g: only Dice is compared", file, tolerance_mm, nsd_tolerance_mm
+        )
+        for keys in by_name.values():
+            del keys["nsd"]
+    return Other(str(against), by_name, volumes)
 
 
 def _score(value: object) -> float | None:
@@ -97,11 +115,11 @@ def _published(name: str, labels: Sequence[str]) -> Other:
         )
     rows = published_cases()
     column = PUBLISHED[name]
-    dice = {
-        label: {row["case"]: float(row[f"nnunet_{column}_dice_{theirs}"]) for row in rows}
-        for label, theirs in zip(labels[1:], PUBLISHED_LABELS, strict=True)
-    }
-    return Other(name, {label: {"dice": values} for label, values in dice.items()})
+    dice, volumes = {}, {}
+    for label, theirs in zip(labels[1:], PUBLISHED_LABELS, strict=True):
+        dice[label] = {"dice": {row["case"]: float(row[f"nnunet_{column}_dice_{theirs}"]) for row in rows}}
+        volumes[label] = {row["case"]: float(row[f"{theirs}_ml"]) for row in rows}
+    return Other(name, dice, volumes)
 
 
 def published_cases() -> list[dict[str, str]]:
@@ -210,7 +228,8 @@ def compare(scores: Scores, other: Other) -> Comparison:
     the noise.
 
     Raises:
-        InputError: no case is shared.
+        InputError: no case is shared, or the references of shared cases have other volumes: cases of other patients
+            that happen to have the same names, as those of a phantom.
 
     """
     ours = {case.case for case in scores.cases}
@@ -221,6 +240,7 @@ def compare(scores: Scores, other: Other) -> Comparison:
             f"no case is in both: {sorted(ours)[0]} is one of these {len(ours)}, and "
             f"{sorted(theirs)[0] if theirs else 'nothing'} one of the {len(theirs)} of {other.name}"
         )
+    _refuse_other_references(scores, other, shared)
     overall = _differences(scores, other, shared, None)
     grouped: list[Difference] = []
     for kind, groups in scores.groups().items():
@@ -236,6 +256,20 @@ def compare(scores: Scores, other: Other) -> Comparison:
         overall=_judged(overall),
         grouped=[one for one in grouped if one.paired is not None],
     )
+
+
+def _refuse_other_references(scores: Scores, other: Other, shared: Sequence[str]) -> None:
+    for label, theirs in other.reference_ml.items():
+        ours = scores.values(label, VOLUME)
+        for case in shared:
+            mine, its = ours.get(case), theirs.get(case)
+            if mine is None or its is None:
+                continue
+            if abs(mine - its) > max(SAME_VOLUME_ML, SAME_VOLUME_RELATIVE * max(mine, its)):
+                raise InputError(
+                    f"{case} is not the same case in both: its reference has {mine:.2f} ml of {label} here and "
+                    f"{its:.2f} ml in {other.name}; compare scores of the same references"
+                )
 
 
 def _differences(

@@ -128,6 +128,25 @@ def test_cases_that_one_side_lacks_are_counted_and_left_out(tmp_path: Path) -> N
     assert dice["cancer", "nsd"].verdict == "no shared case"
 
 
+def test_other_patients_of_the_same_names_are_refused() -> None:
+    # as a phantom's cases have the names of Task07's
+    scores = published("resenc_l")
+    scores.cases[5].records["cancer"]["reference_ml"] = 1.7
+    with pytest.raises(
+        InputError, match=r"is not the same case in both: its reference has 1\.70 ml of cancer here"
+    ):
+        compare(scores, read_other("nnunet-task07", LABELS))
+
+
+def test_surface_dice_at_another_tolerance_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published("conv", drop=270).write_json(tmp_path / "scores.json")
+    other = read_other(str(tmp_path), LABELS, nsd_tolerance_mm=3.0)
+    assert {key for keys in other.values.values() for key in keys} == {"dice"}
+    assert "has NSD at 5.0 mm and not at 3: only Dice is compared" in caplog.text
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_tests_and_intervals_against_scipy(seed: int) -> None:
     values = np.random.default_rng(seed).normal(0.4, 1.0, 60)

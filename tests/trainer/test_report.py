@@ -266,7 +266,7 @@ def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_
         assert picture("axial") == with_both
         # the upper left corner is the patient's right and front, whatever the file's order
         browser.click(canvas, 0.01, 0.01)
-        assert "row 1, column 1;" in readout()
+        assert "row 1 from the front, column 1 from the right;" in readout()
         # x and y of the RAS files turn round: the tumour at x 3 to 6, y 3 to 4 lies at 5 to 8 and 5 to 6
         for across, down, label in (
             (5.5, 5.5, "cancer"),

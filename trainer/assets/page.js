@@ -156,12 +156,15 @@ class Viewer {
     const [, ny, nx] = this.scan.shape;
     const [z, y, x] = this.at;
     const place = (z * ny + y) * nx + x;
-    const { low, step } = this.scan.image;
+    const { low, step, type } = this.scan.image;
+    // bytes end where the window of a report does
+    const bound = type === "int16" ? "" : { 0: "at most ", 255: "at least " }[this.image[place]] ?? "";
     const said = (labels) => this.scan.labels[labels[place]] ?? `label ${labels[place]}`;
     const numbers = this.at.map((value, axis) => this.scan.first[axis] + value * this.scan.every[axis] + 1);
     const lines = [
-      `${this.scan.title}: slice ${numbers[0]} of ${this.scan.whole[0]} from the feet, row ${numbers[1]}, column ${numbers[2]}`,
-      `${Math.round(low + step * this.image[place])} ${this.scan.unit}`,
+      `${this.scan.title}: slice ${numbers[0]} of ${this.scan.whole[0]} from the feet, ` +
+        `row ${numbers[1]} from the front, column ${numbers[2]} from the right`,
+      `${bound}${Math.round(low + step * this.image[place])} ${this.scan.unit}`,
     ];
     if (this.reference) lines.push(`reference: ${said(this.reference)}`);
     lines.push(`prediction: ${said(this.prediction)}`);

@@ -83,7 +83,9 @@ def run(args: argparse.Namespace) -> None:
     pairs = pair_cases(args.reference, args.prediction, allow_missing=args.allow_missing)
     labels = _labels(args)
     pairs = with_probabilities(pairs, labels)
-    other = None if args.against is None else read_other(args.against, labels)
+    other = None
+    if args.against is not None:
+        other = read_other(args.against, labels, nsd_tolerance_mm=args.nsd_tolerance_mm)
     scores = evaluate(
         pairs, args.out, labels=labels, nsd_tolerance_mm=args.nsd_tolerance_mm, threads=args.threads
     )
