@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-smoke sanitize container-test clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize container-test clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
+	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (most of an hour)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make container-test  the container, built and run on real and hostile input"
@@ -46,6 +47,7 @@ demo: $(VENV)/trainer.stamp
 	$(BIN)/decathlon predict demo/data/Task07_Pancreas/imagesTs --model demo/run/tuned --out demo/predictions
 	$(BIN)/decathlon evaluate --reference demo/data/Task07_Pancreas/labelsTs --prediction demo/predictions \
 	    --out demo/scores
+	$(BIN)/decathlon report demo/run demo/scores --out demo/report.html
 	$(BIN)/decathlon submission demo/predictions --dataset demo/data/Task07_Pancreas --out demo/submission.zip
 	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/tuned demo/predictions demo/entry
 
@@ -69,11 +71,15 @@ bench-training: $(VENV)/bench.stamp
 bench-inference: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.inference
 
+bench-evaluation: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.evaluation
+
 bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers
 	$(BIN)/python -m benchmarks.loaders --smoke
 	$(BIN)/python -m benchmarks.training --smoke
 	$(BIN)/python -m benchmarks.inference --smoke --precision float32
+	$(BIN)/python -m benchmarks.evaluation --smoke
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff check

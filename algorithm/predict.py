@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Sequence
 from importlib import metadata
 from importlib.util import find_spec
@@ -29,12 +28,12 @@ from algorithm.images import (
     write_labels,
     write_shares,
 )
+from algorithm.probabilities import map_names, map_path
 from algorithm.segmenter import Segmenter
 from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
 RECORD = ".predictions.json"
-PROBABILITIES = "probabilities"
 
 
 def find_inputs(source: Path) -> list[Path]:
@@ -161,8 +160,8 @@ def _segment(
         else:
             write_labels(result, labels, geometry)
         del labels
-        for name, shares in zip(_map_names(names), maps, strict=True) if maps is not None else ():
-            written.append(_map_path(result, name))
+        for name, shares in zip(map_names(names), maps, strict=True) if maps is not None else ():
+            written.append(map_path(result, name))
             write_shares(written[-1], shares, geometry)
     segmenter.report(counts, geometry, stages)
     return written
@@ -175,21 +174,6 @@ def _is_done(result: Path, record: dict[str, dict[str, Any]], made_from: dict[st
         return False
     files = entry.get("files")
     return isinstance(files, list) and all((result.parent / str(name)).is_file() for name in files)
-
-
-def _map_names(labels: Sequence[str]) -> list[str]:
-    """Return the names of the maps in their files, each one once and none a path."""
-    names = [re.sub(r"[^\w.+-]+", "_", name) for name in (*labels[1:], "uncertainty")]
-    return [
-        f"{name}_{value}" if names.count(name) > 1 and value < len(names) else name
-        for value, name in enumerate(names, start=1)
-    ]
-
-
-def _map_path(result: Path, name: str) -> Path:
-    suffix = image_suffix(result)
-    file_name = f"{case_name(result)}_{name}{suffix if suffix in WRITABLE else '.nii.gz'}"
-    return result.parent / PROBABILITIES / file_name
 
 
 def _refuse_to_overwrite(inputs: list[Path], out: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import voxelcore
+from algorithm.images import WRITABLE, case_name, image_suffix
 
+PROBABILITIES = "probabilities"  # the folder of the maps, beside the label maps
 STEPS = 255  # of a stored value: 0 is 0, 255 is 1
 TINY = np.float32(1e-12)
 
@@ -64,3 +69,19 @@ class ProbabilityExporter:
         entropy = -(maps * np.log(np.maximum(maps, TINY))).sum(axis=0) / np.float32(np.log(len(maps)))
         for out, values in zip(self._out[:, self._done], (*maps[1:], entropy), strict=True):
             out[:] = np.rint(np.clip(values, 0, 1) * STEPS)
+
+
+def map_names(labels: Sequence[str]) -> list[str]:
+    """Return the names of the maps in their files, labels 1 to K-1 and the uncertainty: each one once, none a path."""
+    names = [re.sub(r"[^\w.+-]+", "_", name) for name in (*labels[1:], "uncertainty")]
+    return [
+        f"{name}_{value}" if names.count(name) > 1 and value < len(names) else name
+        for value, name in enumerate(names, start=1)
+    ]
+
+
+def map_path(result: Path, name: str) -> Path:
+    """Return the file of a map that belongs to the label map `result`."""
+    suffix = image_suffix(result)
+    file_name = f"{case_name(result)}_{name}{suffix if suffix in WRITABLE else '.nii.gz'}"
+    return result.parent / PROBABILITIES / file_name

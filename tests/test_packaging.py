@@ -142,9 +142,17 @@ def test_wheel_holds_the_rooms_and_their_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(ALLOWED)
-    presets = {path.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "trainer").rglob("*.toml")}
-    assert "trainer/presets/paper.toml" in presets
-    assert presets <= set(names)
+    data = {
+        path.relative_to(REPOSITORY).as_posix()
+        for suffix in ("toml", "css", "js", "csv")
+        for path in (REPOSITORY / "trainer").rglob(f"*.{suffix}")
+    }
+    assert {
+        "trainer/presets/paper.toml",
+        "trainer/assets/page.js",
+        "trainer/published/task07_nnunet.csv",
+    } <= data
+    assert data <= set(names)
     assert {f"{room}/py.typed" for room in ALLOWED} <= set(names)
     library = f"voxelcore/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
     assert [name for name in names if name.endswith(".so")] == [library]

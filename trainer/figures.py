@@ -160,6 +160,53 @@ def save_curves(path: Path, history: Sequence[Row], *, labels: Sequence[str]) ->
     _save(figure, path)
 
 
+def save_histogram(
+    path: Path,
+    counts: Sequence[Sequence[int]],
+    *,
+    edges_hu: Sequence[float],
+    labels: Sequence[str],
+    window_hu: tuple[float, float],
+) -> None:
+    """Draw how often a CT has each value: all of it, and each label within the window (the paper's figure 1).
+
+    Args:
+        path: the PNG.
+        counts: (K, bins), voxels of each label in each bin.
+        edges_hu: (bins + 1,) where bins begin and end.
+        labels: names by value, the background first.
+        window_hu: what lies outside is shaded on the left and left out on the right.
+
+    """
+    table, edges = np.array(counts, np.float64), np.array(edges_hu, np.float64)
+    middles, (low, high) = (edges[1:] + edges[:-1]) / 2, window_hu
+    figure = _figure(11.0, 3.8)
+    whole, inside = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.9, bottom=0.15, wspace=0.2)
+    whole.set_title("all values", fontsize=11)
+    voxels = table.sum(axis=0)
+    whole.stairs(np.where(voxels > 0, voxels, np.nan), edges, color="0.25", baseline=None)
+    whole.set_yscale("log")
+    whole.set_ylabel("voxels")
+    for start, stop in ((edges[0], low), (high, edges[-1])):
+        whole.axvspan(start, stop, color="0.85", zorder=0)
+    inside.set_title(f"from {low:g} to {high:g} HU, as a share of each label", fontsize=11)
+    chosen = (middles >= low) & (middles <= high)
+    for value, name in enumerate(labels):
+        total = table[value].sum()
+        if total:
+            colour = label_colour(value) if value else "0.4"
+            style = ("-", "--", ":", "-.")[value % 4]
+            inside.plot(middles[chosen], table[value][chosen] / total, style, color=colour, label=name)
+    inside.set_ylabel("share in a bin")
+    for axes in (whole, inside):
+        axes.set_xlabel("HU")
+        axes.spines[["top", "right"]].set_visible(False)
+    if inside.lines:
+        inside.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
 def _write_cells(axes: Axes, confusion: Counts, shares: npt.NDArray[np.float64]) -> None:
     for (row, column), count in np.ndenumerate(confusion):
         share = shares[row, column]

@@ -3,17 +3,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from algorithm.errors import InputError
+from tests.conftest import REPOSITORY
 from tests.decathlon import labels, make_task, write
 from trainer import evaluate as module
 from trainer.cli import main
 from trainer.evaluate import Pair, evaluate, pair_cases, score_case
-from trainer.scores import structures
+from trainer.structures import structures
 
 LABELS = ("background", "pancreas", "cancer")
 VOXEL_ML = 0.8 * 0.9 * 2.5 / 1000
@@ -44,7 +48,17 @@ def predictions(tmp_path: Path) -> Path:
 
 
 def run(task: Path, predictions: Path, out: Path, *options: str) -> int:
-    arguments = ["--reference", task / "labelsTr", "--prediction", predictions, "--out", out]
+    # in this process: starting others takes seconds, and has tests of its own
+    arguments = [
+        "--reference",
+        task / "labelsTr",
+        "--prediction",
+        predictions,
+        "--out",
+        out,
+        "--threads",
+        "1",
+    ]
     return main(["evaluate", *map(str, arguments), *options])
 
 
@@ -61,6 +75,14 @@ def test_one_case_against_answers_computed_on_paper(tmp_path: Path) -> None:
     assert scores.records["pancreas+cancer"]["dice"] == pytest.approx(2 * 48 / (64 + 64))
     assert pancreas["reference_ml"] == pytest.approx(56 * VOXEL_ML)
     assert cancer["prediction_ml"] == pytest.approx(8 * VOXEL_ML)
+    assert cancer["volume_error_ml"] == cancer["absolute_volume_error_ml"] == 0.0
+    union = scores.records["pancreas+cancer"]
+    assert union["volume_error_ml"] == 0.0
+    assert union["hd95_mm"] == pytest.approx(2.5)
+    # 4 voxels of 8 are in both: 4 of 12, so that the one lesion is found
+    assert scores.lesions["cancer"].found == (True,)
+    assert scores.lesions["cancer"].reference_ml == pytest.approx((8 * VOXEL_ML,))
+    assert scores.spacing_zyx_mm == pytest.approx((2.5, 0.9, 0.8))
     # one slice is 2.5 mm thick: the shift is just within the tolerance, along z and no other axis
     assert cancer["nsd"] == 1.0
     tighter = score_case(pair, LABELS, nsd_tolerance_mm=2.4).records["cancer"]["nsd"]
@@ -88,8 +110,34 @@ def test_the_command_writes_the_contract(
     assert document["pooled"]["pancreas"]["dice"] == pytest.approx(2 * (40 + 8) / (64 + 64))
     assert document["pooled"]["cancer"]["dice"] == pytest.approx(2 * 4 / (8 + 8 + 3))
     assert np.sum(document["confusion"]) == 2 * 960
+    # 3 voxels are called cancer where there is none: a false positive, and no volume error, which is missing there
+    assert second["cancer"]["volume_error_ml"] is second["cancer"]["hd95_mm"] is None
+    assert document["lesions"]["cancer"]["lesions"] == document["lesions"]["cancer"]["found"] == 1
+    assert document["lesions"]["cancer"]["false_positives"] == 1
+    assert document["lesions"]["cancer"]["false_positives_per_case"] == 0.5
+    # in the paper's average the case without cancer counts 0
+    assert document["batch_averaged"]["cancer"] == {"dice": pytest.approx(0.25), "absent": 1}
+    assert document["batch_averaged"]["pancreas"]["absent"] == 0
+    # by volume the patient with cancer (8 voxels) ranks above the one without (3)
+    assert document["detection"]["cancer"]["score"] == "prediction_ml"
+    assert (
+        document["detection"]["cancer"]["roc_auc"]
+        == document["detection"]["cancer"]["average_precision"]
+        == 1.0
+    )
+    assert document["detection"]["cancer"]["specificity"] == 0.0
+    assert document["intervals"]["pancreas"]["dice"] is None  # of two cases
+    assert [scan["spacing_zyx_mm"] for scan in document["scans"]] == [
+        [2.5, pytest.approx(0.9), pytest.approx(0.8)]
+    ] * 2
+    assert [group["cases"] for group in document["strata"]["cancer size"]] == [1, 0, 0]
+    assert [group["cases"] for group in document["strata"]["slice thickness"]] == [0, 2, 0]
+    assert document["strata"]["slice thickness"][1]["cancer"]["dice"] == 0.5
     lines = (out / "scores.csv").read_text().splitlines()
-    assert lines[0] == "case,label,dice,nsd,precision,sensitivity,reference_ml,prediction_ml"
+    assert lines[0] == (
+        "case,label,dice,nsd,precision,sensitivity,reference_ml,prediction_ml,"
+        "hd95_mm,volume_error_ml,absolute_volume_error_ml"
+    )
     assert len(lines) == 1 + 2 * 3
     assert lines[5].startswith("pancreas_004,cancer,,,0.0,,0.0,")
     for name in ("confusion.png", "overlay.png"):
@@ -97,6 +145,11 @@ def test_the_command_writes_the_contract(
     table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:6] == ["label", "cases", "Dice", "pooled", "NSD", "5"]
     assert table[2].split()[:6] == ["cancer", "1", "of", "2", "0.500", "0.421"]
+    remarks = "\n".join(table[4:])
+    assert (
+        "cancer: 1 of 2 references lack it and count 0 in the paper's average over batches, 0.250" in remarks
+    )
+    assert "cancer, lesion by lesion: 1 of 1 found, 1 false positives; by patient: ROC AUC 1.000" in remarks
 
 
 def test_a_missed_structure_is_zero_and_pulls_the_mean_down(task: Path, tmp_path: Path) -> None:
@@ -109,6 +162,107 @@ def test_a_missed_structure_is_zero_and_pulls_the_mean_down(task: Path, tmp_path
     assert document["mean"]["cancer"]["nsd"] == 0.0
     assert document["mean"]["cancer"]["precision"] is None
     assert document["pooled"]["cancer"]["precision"] is None
+
+
+def test_patients_are_ranked_by_probability_where_every_case_has_a_map(
+    task: Path,
+    predictions: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    maps = predictions / "probabilities"
+    for name, highest in (("pancreas_001_cancer.nii.gz", 0.6), ("pancreas_004_cancer.mha", 0.9)):
+        probabilities = np.zeros((8, 10, 12), np.float32)
+        probabilities[3, 4, 5] = highest
+        write(maps / name, probabilities)
+    assert run(task, predictions, tmp_path / "scores") == 0
+    document = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    detection = document["detection"]["cancer"]
+    # the patient without cancer has the higher probability, though less of it is labelled
+    assert (detection["score"], detection["roc_auc"], detection["average_precision"]) == (
+        "probability",
+        0.0,
+        0.5,
+    )
+    peaks = [scan["peak_probability"]["cancer"] for scan in document["scans"]]
+    assert peaks == pytest.approx([0.6, 0.9], abs=1e-6)
+    write(maps / "pancreas_004_cancer.mha", np.full((8, 10, 12), 1.5, np.float32))
+    assert run(task, predictions, tmp_path / "scores") == 1
+    assert "must hold probabilities from 0 to 1, but holds 1.5" in capsys.readouterr().err.splitlines()[-1]
+    (maps / "pancreas_004_cancer.mha").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert run(task, predictions, tmp_path / "scores") == 0
+    assert "1 of 2 cases have no probability map of cancer (pancreas_004)" in caplog.text
+    document = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert document["detection"]["cancer"]["score"] == "prediction_ml"
+
+
+@pytest.mark.another_python
+def test_a_process_that_was_killed_leaves_no_child_and_its_cases_are_kept(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        for side in "rp":
+            # a speckled block takes long enough that the kill comes in between
+            array = np.zeros((30, 70, 70), np.uint8)
+            array[2:28, 4:66, 4:66] = rng.random((26, 62, 62)) < 0.5
+            write(tmp_path / side / f"case_{number:02d}.nii.gz", array)
+    script = (
+        "import sys; from pathlib import Path; from trainer.evaluate import *\n"
+        "if __name__ == '__main__':\n"
+        "    r, p, out = map(Path, sys.argv[1:]); evaluate(pair_cases(r, p), out, labels=('no', 'yes'), threads=2)\n"
+    )
+    (tmp_path / "score.py").write_text(script)
+    arguments = [str(tmp_path / name) for name in ("score.py", "r", "p", "killed")]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": "."}
+    )
+    kept = tmp_path / "killed" / "cases"
+    until = time.monotonic() + 120
+    while not list(kept.glob("case_*.json")):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    while any(alive(int(child)) for child in children):
+        assert time.monotonic() < until, "a child outlives its parent"
+        time.sleep(0.05)
+    stamps = {path: path.stat().st_mtime_ns for path in kept.glob("case_*.json")}
+    assert 0 < len(stamps) < 8
+    pairs = pair_cases(tmp_path / "r", tmp_path / "p")
+    continued = evaluate(pairs, tmp_path / "killed", labels=("no", "yes"), threads=1)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    fresh = [score_case(pair, ("no", "yes"), nsd_tolerance_mm=5.0).to_json() for pair in pairs[-1:]]
+    assert [case.to_json() for case in continued.cases[-1:]] == fresh
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_against_another_folder_prints_and_keeps_the_comparison(
+    task: Path, predictions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(task, task / "labelsTr", tmp_path / "perfect", "--overlay-cases", "0") == 0
+    options = ("--overlay-cases", "0", "--against", str(tmp_path / "perfect"))
+    capsys.readouterr()
+    assert run(task, predictions, tmp_path / "scores", *options) == 0
+    told = capsys.readouterr().out
+    assert f"against {tmp_path / 'perfect'}: 2 shared cases (0 only here, 0 only there)" in told
+    assert "too few cases to tell" in told
+    kept = json.loads((tmp_path / "scores" / "comparison.json").read_text())
+    dice = {(one["label"], one["key"]): one for one in kept["overall"]}
+    assert dice["cancer", "dice"]["paired"]["mean"] == pytest.approx(-0.5)
+    # a run without --against leaves no comparison of other scores behind
+    assert run(task, predictions, tmp_path / "scores", "--overlay-cases", "0") == 0
+    assert not (tmp_path / "scores" / "comparison.json").exists()
+    assert run(task, predictions, tmp_path / "scores", "--against", "nowhere") == 1
+    assert "--against must name a scores.json" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_missing_predictions_are_refused_or_left_out(

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from trainer import metrics
 from trainer.metrics import Overlap, confusion_matrix, paper_dice
-from trainer.surface import bounding_box, normalised_surface_dice
+from trainer.surface import bounding_box, normalised_surface_dice, surface_scores
 
 # a hand-drawn slice: 1 pancreas, 2 cancer
 REFERENCE = np.array(
@@ -207,6 +207,52 @@ def test_surface_dice_does_not_see_empty_space_around_the_masks() -> None:
     padded = [np.pad(mask, ((9, 2), (0, 30), (4, 4))) for mask in (small, moved)]
     kwargs = {"spacing_zyx_mm": (2.0, 1.0, 1.0), "tolerance_mm": 1.0}
     assert normalised_surface_dice(small, moved, **kwargs) == normalised_surface_dice(*padded, **kwargs)
+
+
+@pytest.mark.parametrize(("axis", "step_mm"), [(0, 3.0), (1, 2.0), (2, 0.5)])
+def test_the_hausdorff_distance_of_a_moved_slab_is_its_move(axis: int, step_mm: float) -> None:
+    # a slab that fills the other axes: all of its surface but a thin rim moves along one axis
+    mask = np.zeros((40, 40, 40), dtype=bool)
+    mask[tuple(slice(10, 14) if place == axis else slice(None) for place in range(3))] = True
+    moved = np.roll(mask, 2, axis=axis)
+    _, hd95_mm = surface_scores(mask, moved, spacing_zyx_mm=(3.0, 2.0, 0.5), tolerance_mm=5.0)
+    assert hd95_mm == pytest.approx(2 * step_mm)
+
+
+def test_the_hausdorff_distance_forgives_a_twentieth_of_the_surface() -> None:
+    reference = np.zeros((30, 30, 60), dtype=bool)
+    reference[5:25, 5:25, 5:25] = True
+    stray = reference.copy()
+    stray[10, 10, 50] = True  # 1 voxel, 25 mm away, beside 2,400 mm2 of surface
+    assert surface_scores(reference, stray, spacing_zyx_mm=(1, 1, 1), tolerance_mm=1)[1] == 0.0
+    stray[5:25, 5:25, 50:55] = True  # and then a quarter of the surface
+    far = surface_scores(reference, stray, spacing_zyx_mm=(1, 1, 1), tolerance_mm=1)[1]
+    # the far slab's surface lies 25 to 30 mm behind the cube's
+    assert far is not None
+    assert 25.0 <= far <= 30.0
+
+
+def test_the_hausdorff_distance_agrees_with_voxel_borders_measured_by_scipy() -> None:
+    rng = np.random.default_rng(5)
+    fields = ndimage.gaussian_filter(rng.standard_normal((2, 40, 48, 48)), (0, 5, 5, 5))
+    fields[1] = fields[0] + fields[1]
+    reference, prediction = fields > 0.0
+    spacing = (1.0, 0.8, 0.8)
+    borders = [mask & ~ndimage.binary_erosion(mask, border_value=0) for mask in (reference, prediction)]
+    distances = [ndimage.distance_transform_edt(~border, sampling=spacing) for border in borders]
+    expected = max(np.percentile(distances[1][borders[0]], 95), np.percentile(distances[0][borders[1]], 95))
+    _, hd95_mm = surface_scores(reference, prediction, spacing_zyx_mm=spacing, tolerance_mm=5.0)
+    assert expected > 4.0
+    # voxels counted once each against areas: within a voxel's diagonal
+    assert hd95_mm == pytest.approx(expected, abs=np.linalg.norm(spacing))
+
+
+def test_no_distance_says_how_far_away_nothing_is() -> None:
+    mask, empty = box((2, 2, 2), (6, 6, 6)), np.zeros((14, 16, 18), dtype=bool)
+    kwargs = {"spacing_zyx_mm": (1.0, 1.0, 1.0), "tolerance_mm": 5.0}
+    assert surface_scores(mask, empty, **kwargs) == (0.0, None)
+    assert surface_scores(empty, mask, **kwargs) == (None, None)
+    assert surface_scores(mask, mask, **kwargs) == (1.0, 0.0)
 
 
 def test_bounding_box_is_tight() -> None:

@@ -24,6 +24,8 @@ VERBS = {
     "package": "turn a bundle into a tarball, add a coarse pass to it, or export it as ONNX",
     "predict": "segment an image or a folder of images with a model bundle",
     "evaluate": "score predictions against reference labels",
+    "report": "make one offline HTML page of a training and its scores",
+    "view": "look at a scan and its labels in a browser",
     "submission": "check predictions and zip them for the Decathlon leaderboard",
     "doctor": "examine a bundle, an output folder or a submission before it is used or uploaded",
 }

@@ -14,7 +14,7 @@ from types import ModuleType
 from algorithm.errors import InputError
 
 EXAMPLE = "decathlon doctor submission submission.zip --dataset DATA"
-SUBJECTS = ("bundle", "output", "submission")
+SUBJECTS = ("bundle", "dataset", "output", "submission")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

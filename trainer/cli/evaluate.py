@@ -1,6 +1,7 @@
 """Score predicted label maps against reference label maps.
 
-Writes OUT/scores.json, OUT/scores.csv, OUT/confusion.png and, where the images are at hand, OUT/overlay.png.
+Writes OUT/scores.json, OUT/scores.csv, OUT/confusion.png and, where the images are at hand, OUT/overlay.png;
+with --against also OUT/comparison.json. `decathlon report` makes one page of it.
 Every finished case is kept in OUT/cases: the same command continues after an interruption.
 """
 
@@ -12,10 +13,12 @@ import sys
 from pathlib import Path
 
 from algorithm.errors import InputError
+from trainer.compare import compare, read_other
 from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
-from trainer.evaluate import NSD_TOLERANCE_MM, evaluate, pair_cases
+from trainer.evaluate import NSD_TOLERANCE_MM, evaluate, pair_cases, with_probabilities
 from trainer.figures import display_window, save_confusion, save_overlay_grid
 from trainer.overlay import choose_rows, shown_as
+from trainer.sources import write_sources
 
 EXAMPLE = "decathlon evaluate --reference DATA/Task07_Pancreas/labelsTr --prediction PRED --out SCORES"
 
@@ -62,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cases in the overlay, from best to worst (default: 4, which fills a page; 0: none)",
     )
+    parser.add_argument(
+        "--against",
+        metavar="OTHER",
+        help="compare case by case with another scores.json or its folder, or with published cross-validated scores: "
+        "nnunet-task07 (ResEnc L), nnunet-task07-conv, nnunet-task07-resenc-m",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="cases at once (default: one a core)")
 
 
@@ -73,19 +82,32 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--threads must be at least 1, got {args.threads}")
     pairs = pair_cases(args.reference, args.prediction, allow_missing=args.allow_missing)
     labels = _labels(args)
+    pairs = with_probabilities(pairs, labels)
+    other = None
+    if args.against is not None:
+        other = read_other(args.against, labels, nsd_tolerance_mm=args.nsd_tolerance_mm)
     scores = evaluate(
         pairs, args.out, labels=labels, nsd_tolerance_mm=args.nsd_tolerance_mm, threads=args.threads
     )
+    comparison = None if other is None else compare(scores, other)
     scores.write_csv(args.out / "scores.csv")
     save_confusion(args.out / "confusion.png", scores.confusion, labels=labels)
-    folder = _dataset_folder(args)
+    folder, images = _dataset_folder(args), _images(args)
     channels = ("CT",) if folder is None else read_channel_names(folder)
-    rows = choose_rows(pairs, scores, _images(args), most=args.overlay_cases, channels=channels)
+    rows = choose_rows(pairs, scores, images, most=args.overlay_cases, channels=channels)
     if rows:
         window = display_window(shown_as(channels))
         save_overlay_grid(args.out / "overlay.png", rows, labels=labels, window_hu=window)
+    write_sources(args.out, pairs, images)
+    if comparison is not None:
+        comparison.write_json(args.out / "comparison.json")
+    else:
+        # one of an earlier run would not belong to these scores
+        (args.out / "comparison.json").unlink(missing_ok=True)
     scores.write_json(args.out / "scores.json")
     sys.stdout.write(scores.table())
+    if comparison is not None:
+        sys.stdout.write(f"\n{comparison.table()}")
 
 
 def _labels(args: argparse.Namespace) -> tuple[str, ...]:

@@ -1,0 +1,291 @@
+"""The report of a small training, read as HTML and opened in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from algorithm.geometry import Geometry
+from tests.bundles import write_random_bundle
+from tests.chromium import chromium
+from tests.decathlon import labels, make_task, write
+from tests.trainer.runs import arguments
+from trainer.charts import Line, chart
+from trainer.cli import main
+from trainer.report import choose
+from trainer.sources import Source
+from trainer.viewer import MOST_VOXELS, Scan, embed
+
+ORGAN = (1, (2, 2, 2), (6, 8, 10))
+# predictions from good to bad: the whole tumour, half of it, none
+PREDICTED = {
+    "pancreas_001": labels(ORGAN, (2, (3, 3, 3), (5, 5, 7))),
+    "pancreas_002": labels(ORGAN, (2, (3, 3, 3), (5, 5, 5))),
+    "pancreas_003": labels(ORGAN),
+    "pancreas_004": labels(ORGAN),
+}
+REFERENCE = labels(ORGAN, (2, (3, 3, 3), (5, 5, 7)))
+VIEWER = "document.getElementById('viewer')"
+
+
+class Page(HTMLParser):
+    """What tests ask of a page: ids, links, table rows, and addresses that would be fetched."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if tag == "a":
+            self.links.append(str(values["href"]))
+        elif values.get("href") or values.get("src"):
+            self.fetched.append(str(values.get("href") or values.get("src")))
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data.strip()
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> Path:
+    """Return SCORES of four cases, one without a tumour, compared with perfect ones."""
+    task = make_task(
+        tmp_path / "scored", {name: labels(ORGAN) if name.endswith("4") else REFERENCE for name in PREDICTED}
+    )
+    for number, file in enumerate(sorted((task / "imagesTr").iterdir())):
+        write(file, np.random.default_rng(number).normal(40, 30, (8, 10, 12)).astype(np.int16) - 1000)
+    for name, array in PREDICTED.items():
+        write(tmp_path / "predicted" / f"{name}.nii.gz", array)
+    shared = ["evaluate", "--reference", str(task / "labelsTr"), "--overlay-cases", "0", "--threads", "1"]
+    perfect, scores = str(tmp_path / "perfect"), str(tmp_path / "scores")
+    assert main([*shared, "--prediction", str(task / "labelsTr"), "--out", perfect]) == 0
+    predicted = ["--prediction", str(tmp_path / "predicted"), "--out", scores, "--against", perfect]
+    assert main([*shared, *predicted]) == 0
+    return Path(scores)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a RUN as `decathlon train` leaves it, without training."""
+    folder = tmp_path / "run"
+    write_random_bundle(folder / "bundle", provenance={"data_set": {"name": "<Pancreas>", "sha256": "abc"}})
+    (folder / "metrics.csv").write_text(
+        "epoch,train_loss,val_loss,train_dice_pancreas,val_dice_pancreas,val_volume_pancreas\n"
+        "1,0.9,0.8,0.1,0.2,nan\n2,0.5,0.6,0.5,0.4,0.45\n"
+    )
+    return folder
+
+
+def test_the_page_holds_every_part_and_fetches_nothing(run: Path, scored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), str(scored), "--out", str(out), "--cases", "2"]) == 0
+    text = out.read_text()
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+    for part in (
+        "scores",
+        "comparison",
+        "cases",
+        "viewer",
+        "slices",
+        "groups",
+        "confusion",
+        "curves",
+        "made-by",
+    ):
+        assert part in page.ids
+    assert all(address.startswith("data:") for address in page.fetched)
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://", text)
+    assert "<Pancreas>" not in text
+    assert "&lt;Pancreas&gt;" in text
+    # worst first; the case without a tumour counts by its pancreas alone, which is whole
+    cases = [row for row in page.rows if row and row[0].startswith("pancreas_00")]
+    assert [row[0] for row in cases] == ["pancreas_003", "pancreas_002", "pancreas_001", "pancreas_004"]
+    assert [row[1] for row in cases] == ["show", "", "", "show"]
+    assert "1 of 4 references lack cancer" in text
+    assert "inside the noise" in text
+    scores = json.loads((scored / "scores.json").read_text())
+    (summary,) = (row for row in page.rows if row[:2] == ["cancer", "3 of 4"])
+    assert summary[2].startswith(f"{scores['mean']['cancer']['dice']:.3f}(")
+    assert summary[4] == f"{scores['batch_averaged']['cancer']['dice']:.3f}"
+    # the same page again, byte for byte
+    assert main(["report", str(run), str(scored), "--out", str(tmp_path / "again.html"), "--cases", "2"]) == 0
+    assert (tmp_path / "again.html").read_text() == text
+
+
+def test_scans_that_are_gone_are_left_out_and_said(
+    run: Path, scored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in PREDICTED:
+        (tmp_path / "predicted" / f"{name}.nii.gz").unlink()
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), str(scored), "--out", str(out)]) == 0
+    assert "pancreas_003 is not shown" in caplog.text
+    assert "No scan was at hand" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("run/metrics.csv", "RUN must be the folder of `decathlon train`"),
+        ("run/bundle/model.json", "give the RUN of `decathlon train`"),
+        ("scores/scores.json", "run `decathlon evaluate"),
+        ("scores/sources.json", "run `decathlon evaluate` again"),
+    ],
+)
+def test_what_is_missing_is_said_and_nothing_is_written(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], missing: str, message: str
+) -> None:
+    (tmp_path / missing).unlink()
+    assert main(["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]) == 1
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_scores_of_an_older_release_are_refused(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (scored / "scores.json").write_text('{"mean": {}, "pooled": {}, "cases": []}')
+    assert main(["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]) == 1
+    assert "is of an older release" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_worst_cases_and_the_best_are_chosen(tmp_path: Path) -> None:
+    sources = [Source(name, tmp_path, tmp_path, tmp_path if name != "b" else None) for name in "abcde"]
+    assert [source.case for source in choose("abcde", sources, 3)] == ["a", "c", "e"]
+    assert [source.case for source in choose("abcde", sources, 1)] == ["a"]
+    assert choose("abcde", sources, 0) == []
+    assert len(choose("abcde", sources, 9)) == 4
+
+
+def test_a_large_scan_is_thinned_in_its_slices_and_says_so() -> None:
+    shape = (30, 600, 600)
+    marked = np.zeros(shape, np.uint8)
+    marked[0, 0, 0] = marked[-1, -1, -1] = 1
+    marked[10, 300:310, 400:410] = 2
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    geometry = Geometry(shape, (2.5, 0.8, 0.8), (0.0, 0.0, 0.0), identity)
+    scan = Scan("x", np.full(shape, -1000, np.int16), None, marked, geometry)
+    description, _ = embed(scan, 0, ("background", "pancreas", "cancer"))
+    assert np.prod(description["shape"]) <= MOST_VOXELS
+    assert description["every"] == [1, 2, 2]
+    assert description["spacing"] == [2.5, 1.6, 1.6]
+    assert "one voxel of 2 along x and y" in description["note"]
+    z, y, x = description["start"]
+    assert (z, 2 * y, 2 * x) == (10, 304, 404)
+
+
+def test_a_chart_places_its_points_and_leaves_out_empty_lines() -> None:
+    svg = chart(
+        "T", [Line("a", "#000000", [(0, 0), (1, 1)]), Line("b", "#111111", [])], across="x", y_range=(0, 1)
+    )
+    assert 'd="M44.0 204.0L350.0 26.0"' in svg  # from the lower left of the frame to its upper right
+    assert "#111111" not in svg
+    assert chart("T", [Line("b", "#111111", [])], across="x") == ""
+
+
+def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "trained"
+    assert main(arguments(work, trained)) == 0
+    out = tmp_path / "report.html"
+    assert main(["report", str(trained), str(scored), "--out", str(out)]) == 0
+    with chromium() as browser:
+        browser.look()
+        browser.open(out.as_uri())
+        browser.wait(f"{VIEWER}.dataset.state === 'ready'")
+
+        def first() -> str:
+            return str(browser.value("document.querySelector('table[data-sortable] tbody td').textContent"))
+
+        def readout() -> str:
+            return str(browser.value("document.querySelector('[data-part=readout]').textContent"))
+
+        def picture(plane: str) -> str:
+            return str(browser.value(f"document.querySelector('[data-part={plane}] canvas').toDataURL()"))
+
+        # a head sorts up, then down
+        assert first() == "pancreas_003"
+        browser.click("table[data-sortable] th:first-child button")
+        assert first() == "pancreas_001"
+        browser.click("table[data-sortable] th:first-child button")
+        assert first() == "pancreas_004"
+        # what is missing stays last both ways
+        heads = browser.value(
+            "[...document.querySelectorAll('table[data-sortable] th')].map(h => h.textContent)"
+        )
+        column = heads.index("cancer Dice") + 1
+        for _ in range(2):
+            browser.click(f"table[data-sortable] th:nth-child({column}) button")
+            last = "document.querySelector('table[data-sortable] tbody tr:last-child td').textContent"
+            assert browser.value(last) == "pancreas_004"
+
+        # the worst case comes up in its tumour, which the prediction lacks
+        assert readout().startswith("pancreas_003")
+        assert "reference: cancer; prediction: pancreas" in readout()
+        canvas = "[data-part=axial] canvas"
+        slice_of = f"Number(document.querySelector('{canvas}').dataset.slice)"
+        start = browser.value(slice_of)
+        browser.wheel(canvas, 100)
+        browser.wait(f"{slice_of} === {start + 1}")
+        browser.value(f"document.querySelector('{canvas}').focus()")
+        browser.press("ArrowDown", 40)
+        browser.press("ArrowDown", 40)
+        browser.wait(f"{slice_of} === {start - 1}")
+        browser.press("End", 35)
+        browser.wait(f"{slice_of} === 7")
+        assert "slice 8 of 8" in readout()
+        # a key hides the prediction, and the picture changes
+        browser.press("Home", 36)
+        for _ in range(3):
+            browser.press("ArrowUp", 38)
+        browser.wait(f"{slice_of} === 3")
+        with_both = picture("axial")
+        browser.press("p", 80, "p")
+        browser.wait("!document.querySelector('[data-part=prediction]').checked")
+        without = picture("axial")
+        assert without != with_both
+        browser.press("p", 80, "p")
+        assert picture("axial") == with_both
+        # the upper left corner is the patient's right and front, whatever the file's order
+        browser.click(canvas, 0.01, 0.01)
+        assert "row 1 from the front, column 1 from the right;" in readout()
+        # x and y of the RAS files turn round: the tumour at x 3 to 6, y 3 to 4 lies at 5 to 8 and 5 to 6
+        for across, down, label in (
+            (5.5, 5.5, "cancer"),
+            (8.5, 6.5, "cancer"),
+            (9.5, 5.5, "pancreas"),
+            (5.5, 4.5, "pancreas"),
+        ):
+            browser.click(canvas, across / 12, down / 10)
+            assert f"reference: {label};" in readout(), (across, down)
+        # a button of the table opens its case
+        browser.click("button[data-scan='2']")
+        browser.wait(f"{VIEWER}.dataset.state === 'ready'")
+        browser.wait("document.querySelector('[data-part=readout]').textContent.startsWith('pancreas_001')")
+        assert browser.value("document.activeElement.tagName") == "CANVAS"
+        light = browser.value("getComputedStyle(document.body).backgroundColor")
+        browser.look(dark=True, width=400)
+        browser.wait(f"getComputedStyle(document.body).backgroundColor !== '{light}'")
+        # on a narrow screen nothing is wider than the window but tables, which scroll by themselves
+        assert browser.value("document.documentElement.scrollWidth") <= 400
+        assert browser.value("document.querySelectorAll('figure svg').length") >= 3
+        assert browser.problems == []
+        assert all(request.startswith(("file:", "data:")) for request in browser.requests)

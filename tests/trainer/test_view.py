@@ -1,0 +1,146 @@
+"""The viewer's server: to this machine alone, whatever a request claims."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from algorithm.errors import InputError
+from tests.chromium import chromium
+from tests.decathlon import labels, make_task, write
+from trainer.cli import main
+from trainer.view import Server
+from trainer.viewer import Scan
+
+LABELS = ("background", "pancreas", "cancer")
+REFERENCE = labels((1, (2, 2, 2), (6, 8, 10)), (2, (3, 3, 3), (5, 5, 5)))
+PREDICTION = labels((1, (2, 2, 2), (6, 8, 10)), (2, (3, 3, 4), (5, 5, 6)))
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Scan:
+    """Return a scan stored as RAS: the array's first voxel is not the viewer's."""
+    image = np.arange(960, dtype=np.int16).reshape(8, 10, 12) - 600
+    return Scan.read(
+        "case",
+        write(tmp_path / "image.nii.gz", image),
+        write(tmp_path / "reference.nii.gz", REFERENCE),
+        write(tmp_path / "prediction.mha", PREDICTION),
+    )
+
+
+@pytest.fixture
+def server(scan: Scan) -> Iterator[Server]:
+    with Server(scan, LABELS) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(server: Server, path: str, host: str | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=30)
+    connection.request("GET", path, headers={} if host is None else {"Host": host})
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, content
+
+
+def test_voxels_come_in_the_axis_order_of_the_patient(server: Server, tmp_path: Path) -> None:
+    status, content = ask(server, server.root + "image")
+    assert status == 200
+    image = sitk.DICOMOrient(sitk.ReadImage(str(tmp_path / "image.nii.gz")), "LPS")
+    np.testing.assert_array_equal(
+        np.frombuffer(content, "<i2").reshape(8, 10, 12), sitk.GetArrayFromImage(image)
+    )
+    _, content = ask(server, server.root + "reference")
+    # of an RAS file x and y turn round
+    np.testing.assert_array_equal(
+        np.frombuffer(content, np.uint8).reshape(8, 10, 12), REFERENCE[:, ::-1, ::-1]
+    )
+
+
+def test_other_hosts_and_other_paths_are_refused(server: Server) -> None:
+    port = server.server_port
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"LOCALHOST:{port}"):
+        assert ask(server, server.root, host)[0] == 200
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port}.evil.example", ""):
+        status, content = ask(server, server.root, host)
+        assert status == 403
+        assert b"pancreas" not in content
+    for path in ("/", "/image", server.root + "../image", server.root + "x", "/etc/passwd"):
+        assert ask(server, path)[0] == 404
+
+
+def test_it_listens_on_loopback_only(server: Server) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    with socket.socket() as other:
+        other.settimeout(2)
+        # another address of this machine, where nobody listens
+        assert other.connect_ex(("127.0.0.2", server.server_port)) != 0
+
+
+def test_two_viewers_have_two_secret_paths(server: Server, scan: Scan) -> None:
+    with Server(scan, LABELS) as other:
+        assert other.root != server.root
+        assert len(other.root) > 20
+
+
+def test_another_grid_is_refused(tmp_path: Path) -> None:
+    image = write(tmp_path / "image.nii.gz", np.zeros((8, 10, 12), np.int16))
+    other = write(tmp_path / "labels.nii.gz", REFERENCE, spacing_xyz_mm=(0.8, 0.9, 5.0))
+    with pytest.raises(
+        InputError, match=r"labels\.nii\.gz must lie on the grid of .*image\.nii\.gz, but has"
+    ):
+        Scan.read("x", image, None, other)
+
+
+def test_a_port_that_is_taken_is_refused(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / name) for name in ("image.nii.gz", "prediction.mha")]
+    assert main(["view", *files, "--port", str(server.server_port)]) == 1
+    assert "cannot be listened on (address already in use); leave it out" in capsys.readouterr().err
+    assert main(["view", *files, "--port", "70000"]) == 1
+    assert "--port must lie in 0 to 65535, got 70000" in capsys.readouterr().err
+
+
+@pytest.mark.another_python
+def test_the_command_opens_in_a_browser_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    task = make_task(tmp_path, {"a": REFERENCE})
+    script = "import sys; from trainer.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", script, "view"]
+    files = [str(task / folder / "a.nii.gz") for folder in ("imagesTr", "labelsTr")]
+    process = subprocess.Popen([*command, *files], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{22}/", url)
+        with chromium() as browser:
+            browser.open(url)
+            browser.wait("document.getElementById('viewer').dataset.state === 'ready'")
+            said = browser.value("document.querySelector('[data-part=readout]').textContent")
+            # the names come from dataset.json
+            assert "slice 4 of 8 from the feet" in said
+            assert "prediction: cancer" in said
+            assert browser.value("document.querySelector('[data-part=reference]').disabled")
+            assert browser.problems == []
+            assert all(request.startswith((url, "data:")) for request in browser.requests)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,84 @@
+"""Line charts as SVG that take the colours of their page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 360, 240
+LEFT, RIGHT, TOP, BOTTOM = 44, 10, 26, 36
+TICKS = 4
+FEW_POINTS = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: its name, colour, points (x, y), and whether it is dotted."""
+
+    name: str
+    colour: str
+    points: Sequence[tuple[float, float]]
+    dotted: bool = False
+
+
+def chart(
+    title: str,
+    lines: Sequence[Line],
+    *,
+    across: str,
+    y_range: tuple[float, float] | None = None,
+    x_range: tuple[float, float] | None = None,
+) -> str:
+    """Return a figure with its legend; lines without a point are left out."""
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return ""
+    x0, x1 = x_range or _extent([x for line in lines for x, _ in line.points])
+    y0, y1 = y_range or _extent([0.0, *(y for line in lines for _, y in line.points)])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = [f'<text x="{LEFT}" y="15" font-weight="bold">{escape(title)}</text>']
+    for tick in range(TICKS + 1):
+        y = y0 + (y1 - y0) * tick / TICKS
+        _, down = place(x0, y)
+        parts.append(f'<path class="grid-line" d="M{LEFT} {down:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{down + 4:.1f}" text-anchor="end">{y:.3g}</text>')
+        x = x0 + (x1 - x0) * tick / TICKS
+        if x_range is not None or x.is_integer():
+            over, _ = place(x, y0)
+            parts.append(f'<text x="{over:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{x:.3g}</text>')
+    parts.append(
+        f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(across)}</text>'
+    )
+    for line in lines:
+        points = [place(x, y) for x, y in line.points]
+        path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+        parts.append(f'<path d="M{path}" {_stroke(line)}/>')
+        if len(points) < FEW_POINTS:
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{line.colour}"/>' for x, y in points]
+    legend = "".join(
+        f'<li><svg viewBox="0 0 32 8" aria-hidden="true"><path d="M0 4H32" {_stroke(line)}/></svg> '
+        f"{escape(line.name)}</li>"
+        for line in lines
+    )
+    said = "; ".join(f"{line.name} ends at {line.points[-1][1]:.3g}" for line in lines)
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}: {escape(said)}">'
+        f'{"".join(parts)}</svg><ul class="legend">{legend}</ul></figure>'
+    )
+
+
+def _stroke(line: Line) -> str:
+    dash = ' stroke-dasharray="2 4"' if line.dotted else ""
+    return f'fill="none" stroke="{line.colour}" stroke-width="2" stroke-linejoin="round"{dash}'
+
+
+def _extent(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)

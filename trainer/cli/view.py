@@ -1,0 +1,69 @@
+"""Look at a scan and its labels in a browser, in three planes. Only this machine can; Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from algorithm.errors import InputError
+from trainer.dataset import FILE_NAME, read_label_names
+from trainer.view import Server
+from trainer.viewer import Scan
+
+EXAMPLE = "decathlon view imagesTr/pancreas_001.nii.gz PRED/pancreas_001.nii.gz labelsTr/pancreas_001.nii.gz"
+LARGEST_PORT = 65535
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the verb."""
+    parser.add_argument(
+        "image", type=Path, metavar="IMAGE", help="a scan: an image file or a folder of DICOM slices"
+    )
+    parser.add_argument("prediction", type=Path, metavar="LABELS", help="its label map")
+    parser.add_argument(
+        "reference", type=Path, nargs="?", metavar="REFERENCE", help="another label map to compare with"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="NAMES",
+        help="names by value, such as background,pancreas,cancer (default: those of a dataset.json above a label map)",
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, metavar="N", help="where to listen (default: any port that is free)"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until Ctrl-C."""
+    if not 0 <= args.port <= LARGEST_PORT:
+        raise InputError(f"--port must lie in 0 to {LARGEST_PORT}, got {args.port}")
+    scan = Scan.read(args.image.name, args.image, args.reference, args.prediction)
+    try:
+        server = Server(scan, _labels(args, scan), port=args.port)
+    except OSError as error:
+        raise InputError(
+            f"--port {args.port} cannot be listened on ({(error.strerror or str(error)).lower()}); "
+            "leave it out to take one that is free"
+        ) from None
+    with server, contextlib.suppress(KeyboardInterrupt):
+        sys.stdout.write(f"{server.url}\n")
+        sys.stdout.flush()
+        log.info("open this address in a browser of this machine; Ctrl-C ends the viewer")
+        server.serve_forever()
+
+
+def _labels(args: argparse.Namespace, scan: Scan) -> list[str]:
+    if args.labels is not None:
+        return [name.strip() for name in args.labels.split(",")]
+    for path in (args.prediction, args.reference):
+        folder = None if path is None else path.resolve().parent.parent
+        if folder is not None and (folder / FILE_NAME).is_file():
+            return list(read_label_names(folder))
+    highest = int(np.max(scan.labelled, initial=0))
+    return ["background", *(f"label {value}" for value in range(1, highest + 1))]

@@ -1,0 +1,237 @@
+"""One case of a data set, read and measured: what is odd about it, and what section 3 of the paper tells of a set."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from algorithm.errors import InputError
+from algorithm.geometry import Geometry, canonical_orientation, same_grid
+from algorithm.images import READERS, image_suffix, read_image
+from algorithm.itk import ONE_AT_A_TIME, check_size, quiet, reason
+from algorithm.postprocessing import components
+from trainer.header import read_header
+from trainer.lesions import lesion_values
+from trainer.structures import MOST_IN_UNION
+from trainer.surface import bounding_box
+
+LOWEST_HU, HIGHEST_HU, HU_A_BIN = -1024, 3072, 16  # what a CT of 12 bits holds
+BINS = (HIGHEST_HU - LOWEST_HU) // HU_A_BIN
+FEWEST_VOXELS = 50  # a smaller tumour is gone after resampling, or was a slip of the brush
+NO_AIR_HU = -500
+BONE_HU = 1500
+SMALL_RANGE = 20  # a CT whose values span less was normalised
+NIFTI_HEADER_BYTES = 352
+BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Job:
+    """A case to examine; `label` is None for a test case."""
+
+    case: str
+    image: Path
+    label: Path | None
+    labels: tuple[str, ...]
+    channels: tuple[str, ...]
+    window_hu: tuple[float, float]
+
+
+@dataclass
+class Examined:
+    """What is known of a case.
+
+    Attributes:
+        case: its name.
+        is_training: whether it has a label.
+        problems: pairs of the kind (a key of `trainer.doctor.dataset.KINDS`) and a detail.
+        shape_zyx, spacing_zyx_mm: in canonical axis order.
+        orientation: of the file, such as "RAI".
+        digest: of the image's voxels.
+        voxels: of each label.
+        histogram: int64 (K, BINS + 2) of CT values by label; the first and last bin hold what lies outside.
+        in_window: voxels of each label whose value lies in the window.
+
+    """
+
+    case: str
+    is_training: bool
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    shape_zyx: tuple[int, int, int] | None = None
+    spacing_zyx_mm: tuple[float, float, float] | None = None
+    orientation: str = ""
+    digest: str = ""
+    voxels: list[int] = field(default_factory=list)
+    histogram: list[list[int]] = field(default_factory=list)
+    in_window: list[int] = field(default_factory=list)
+
+
+def examine(job: Job) -> Examined:
+    """Read a case and say what is known of it; a file that cannot be read is a problem, not an exception."""
+    found = Examined(job.case, is_training=job.label is not None)
+    image = _read_image(job, found)
+    label = None if job.label is None else _read_label(job, job.label, found)
+    if image is None:
+        return found
+    voxels, grid = image
+    orientation = canonical_orientation(grid).canonical(grid)
+    found.shape_zyx, found.spacing_zyx_mm = orientation.shape_zyx, orientation.spacing_zyx_mm
+    found.orientation = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)
+    found.digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        found.problems.append(("not finite", ""))
+    if job.channels[0].upper() == "CT":
+        _check_hu(voxels[0], found)
+    usable = None
+    if label is not None:
+        values, label_grid = label
+        different = same_grid(label_grid, grid)
+        if different:
+            found.problems.append(("other grid", different))
+        else:
+            usable = values
+    if usable is not None:
+        _measure(job, voxels[0], usable, grid, found)
+    return found
+
+
+def _read_image(job: Job, found: Examined) -> tuple[NDArray[Any], Geometry] | None:
+    try:
+        header = read_header(job.image)
+        if header.dimensions == 4:
+            voxels = read_channels(job.image)
+        else:
+            voxels = sitk.GetArrayFromImage(read_image(job.image))[np.newaxis]
+    except InputError as problem:
+        found.problems.append(("unreadable", str(problem)))
+        return None
+    if len(voxels) != len(job.channels):
+        found.problems.append(("channels", f"{len(voxels)} instead of {len(job.channels)}"))
+    return voxels, header.grid
+
+
+def read_channels(path: Path) -> NDArray[Any]:
+    """Return the voxels (c, z, y, x) of a 4-D image, as the Decathlon's MR tasks have; InputError in one sentence."""
+    suffix = image_suffix(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(READERS[suffix or ""])
+    try:
+        with quiet(), ONE_AT_A_TIME:
+            reader.ReadImageInformation()
+            shape = reader.GetSize()
+            check_size(path, shape, 8)
+            image = reader.Execute()
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(f"{path} cannot be read: {reason(error)}") from None
+    voxels: NDArray[Any] = sitk.GetArrayFromImage(image)
+    if suffix == ".nii.gz":
+        # ITK fills what a cut-off file lacks with zeros
+        _check_complete(path, math.prod(shape) * _stored_bytes(path))
+    return voxels
+
+
+def _stored_bytes(path: Path) -> int:
+    """Return the bytes of a stored voxel, as the NIfTI header says (bits at byte 72)."""
+    with gzip.open(path) as file:
+        header = file.read(74)
+    order: Literal["little", "big"] = "little" if header[0] else "big"  # the header begins with its size, 348
+    return int.from_bytes(header[72:], order) // 8
+
+
+def _check_complete(path: Path, least: int) -> None:
+    size = 0
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(BLOCK):
+                size += len(block)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged or cut off ({error}); download it again") from None
+    if size < NIFTI_HEADER_BYTES + least:
+        raise InputError(f"{path} is cut off: {size} bytes instead of {NIFTI_HEADER_BYTES + least}")
+
+
+def _read_label(job: Job, path: Path, found: Examined) -> tuple[NDArray[np.uint8], Geometry] | None:
+    try:
+        image = read_image(path)
+    except InputError as problem:
+        found.problems.append(("unreadable", str(problem)))
+        return None
+    values = sitk.GetArrayFromImage(image)
+    others = [value for value in np.unique(values).tolist() if value not in range(len(job.labels))]
+    if others:
+        found.problems.append(("label values", ", ".join(f"{value:g}" for value in others[:5])))
+        return None
+    return values.astype(np.uint8), Geometry.of(image)
+
+
+def _check_hu(voxels: NDArray[Any], found: Examined) -> None:
+    low, high = float(voxels.min()), float(voxels.max())
+    if high - low < SMALL_RANGE:
+        found.problems.append(("normalised", f"{low:g} to {high:g}"))
+    elif low >= 0 and high > BONE_HU:
+        found.problems.append(("stored values", f"{low:g} to {high:g}"))
+    elif low > NO_AIR_HU:
+        found.problems.append(("no air", f"from {low:g}"))
+
+
+def _measure(
+    job: Job, voxels: NDArray[Any], labels: NDArray[np.uint8], grid: Geometry, found: Examined
+) -> None:
+    """Count voxels, values and pieces of each label."""
+    classes = len(job.labels)
+    found.voxels = np.bincount(labels.reshape(-1), minlength=classes).tolist()
+    if job.channels[0].upper() == "CT":
+        low, high = job.window_hu
+        counts = np.zeros((classes, BINS + 2), np.int64)
+        inside = np.zeros(classes, np.int64)
+        for plane, of_plane in zip(
+            voxels, labels, strict=True
+        ):  # a plane at a time: bins take eight bytes a voxel
+            bins = np.clip((plane.astype(np.float32) - LOWEST_HU) // HU_A_BIN + 1, 0, BINS + 1).astype(
+                np.int64
+            )
+            bins += of_plane.astype(np.int64) * (BINS + 2)
+            counts += np.bincount(bins.reshape(-1), minlength=counts.size).reshape(counts.shape)
+            inside += np.bincount(of_plane[(plane >= low) & (plane <= high)], minlength=classes)
+        found.histogram, found.in_window = counts.tolist(), inside.tolist()
+    box = bounding_box(labels)
+    if box is None:
+        found.problems.append(("empty label", ""))
+        return
+    for side, size, name in zip(box, labels.shape, "zyx", strict=True):
+        if (side.start == 0 or side.stop == size) and size > 1:
+            found.problems.append(("at the border", f"along {name}"))
+    if classes - 1 > MOST_IN_UNION:
+        return
+    labels = labels[box]
+    _, pieces = components(labels > 0)
+    if pieces > 1:
+        found.problems.append(("pieces", f"{pieces}"))
+    for value in lesion_values(job.labels):
+        mask = labels == value
+        count = int(np.count_nonzero(mask))
+        if 0 < count < FEWEST_VOXELS:
+            found.problems.append(
+                ("tiny", f"{job.labels[value]}, {count} voxels, {count * grid.voxel_ml:.2g} ml")
+            )
+        _, lesions = components(mask)
+        if lesions > 1 and value > 1:
+            found.problems.append(("several lesions", f"{job.labels[value]}, {lesions}"))
+
+
+def percentages(cases: Sequence[Examined], classes: int) -> NDArray[np.float64]:
+    """Return the share of each label in each case that was measured, in per cent: (cases, classes)."""
+    counts = np.array([case.voxels for case in cases if case.voxels], np.float64).reshape(-1, classes)
+    shares: NDArray[np.float64] = 100 * counts / counts.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,20 @@
+"""What is scored: each foreground label, and their union."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MOST_IN_UNION = 4
+
+
+def structures(labels: Sequence[str]) -> dict[str, list[int]]:
+    """Return what is scored: each foreground label, and their union such as "pancreas+cancer".
+
+    The union answers whether the organ was found when its tumour was taken for healthy tissue. More than four
+    labels, as in a map of all organs, make no structure together.
+    """
+    foreground = range(1, len(labels))
+    scored = {labels[value]: [value] for value in foreground}
+    if 2 <= len(foreground) <= MOST_IN_UNION:
+        scored["+".join(labels[1:])] = list(foreground)
+    return scored
