@@ -48,26 +48,35 @@ def segment(
         uint8 labels: an image for an image, an array (z, y, x) for an array.
 
     Raises:
-        InputError: the bundle cannot be used, or wants other channels.
-        TypeError: an array without a geometry, or an image with one.
+        InputError: the bundle cannot be used, or wants other channels; a grid whose longest side is no patient's.
+        TypeError: neither image nor array, an array without a geometry, or an image with one.
         ValueError: an image that is not of numbers, or an array that does not have the shape of its geometry.
 
     """
     import numpy as np
 
     from algorithm.bundle import Bundle, read_bundle
-    from algorithm.images import stored_voxels
+    from algorithm.geometry import Geometry
+    from algorithm.images import check_sides, stored_voxels
     from algorithm.intensities import Stored
     from algorithm.segmenter import Segmenter, refuse_other_channels
 
     if not isinstance(model, Segmenter):
         model = Segmenter(model if isinstance(model, Bundle) else read_bundle(Path(model)))
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, sitk.Image):
         if geometry is not None:
             raise TypeError("a SimpleITK image knows its geometry; give one only with an array")
+        check_sides("the image", Geometry.of(image))
         return model.segment(image)
+    if not isinstance(image, np.ndarray) or isinstance(image, np.ma.MaskedArray):
+        raise TypeError(
+            f"a scan must be a SimpleITK image or a plain NumPy array, got {type(image).__name__}"
+        )
     if geometry is None:
         raise TypeError("an array needs the geometry that says where it lies in the patient")
+    if image.dtype.kind not in "iuf":
+        raise ValueError(f"a scan must be of integers or floating-point numbers, got {image.dtype}")
+    check_sides("the array", geometry)
     channels = model.description.channels
     if image.ndim not in (3, 4) or image.shape[-3:] != geometry.shape_zyx:
         raise ValueError(f"an array on this geometry must have shape {geometry.shape_zyx}, got {image.shape}")

@@ -69,11 +69,12 @@ def read_series(folder: Path) -> sitk.Image:
     size or orientation; multi-frame objects are refused. A single slice needs SpacingBetweenSlices or SliceThickness.
     """
     slices, geometry = series_slices(folder)
-    voxels = np.empty(geometry.shape_zyx, dtype=np.result_type(*(one.dtype for one in slices)))
+    dtype = np.result_type(*(one.dtype for one in slices))
+    kind = next(kind for kind, known in PIXEL_TYPES.items() if known == dtype)
+    image = sitk.Image(geometry.shape_zyx[::-1], kind)
     with quiet():
-        for plane, one in zip(voxels, slices, strict=True):
-            plane[:] = _pixels(one)
-    image = sitk.GetImageFromArray(voxels)
+        for number, one in enumerate(slices):  # a volume beside the image would double what a deep scan takes
+            image[:, :, number : number + 1] = sitk.GetImageFromArray(_pixels(one)[np.newaxis].astype(dtype))
     geometry.set_on(image)
     return image
 

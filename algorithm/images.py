@@ -128,7 +128,7 @@ def _read(path: Path, channels: Sequence[str]) -> sitk.Image:
         if len(channels) > 1:
             raise InputError(f"{path} must be {wanted_volume(channels)} in a file, but is a folder")
         image = read_series(path)
-        _check_sides(path, Geometry.of(image))
+        check_sides(path, Geometry.of(image))
         return image
     with quiet(), _open(path, whole=True, channels=channels) as reader:
         try:
@@ -177,7 +177,7 @@ def read_geometry(path: Path, channels: Sequence[str] = ()) -> Geometry:
     _refuse_unnameable(path)
     if path.is_dir():
         geometry = series_geometry(path)
-        _check_sides(path, geometry)
+        check_sides(path, geometry)
         return geometry
     with quiet(), _open(path, whole=False, channels=channels) as reader:
         return Geometry.of(reader)
@@ -235,7 +235,7 @@ def _reader(
         geometry = Geometry.of(reader)
     except ValueError as error:
         raise InputError(f"{path} has no usable grid: {error}") from None
-    _check_sides(path, geometry)
+    check_sides(path, geometry)
     if nifti_header:
         nifti.check_grid(path, nifti_header, geometry)
     if whole and meta_header:
@@ -261,11 +261,12 @@ def _check_file(path: Path) -> str:
     return suffix
 
 
-def _check_sides(path: Path, geometry: Geometry) -> None:
+def check_sides(what: object, geometry: Geometry) -> None:
+    """Raise InputError unless a grid is as long as a patient may be; `what` is the word for it in the message."""
     sides = [n * s for n, s in zip(geometry.shape_zyx, geometry.spacing_zyx_mm, strict=True)]
     if not LONGEST_SIDE_MM[0] <= max(sides) <= LONGEST_SIDE_MM[1]:
         raise InputError(
-            f"{path} covers {numbers(sides, 3)} mm (z, y, x), which is no patient; its spacing must be in mm"
+            f"{what} covers {numbers(sides, 3)} mm (z, y, x), which is no patient; its spacing must be in mm"
         )
 
 
