@@ -54,6 +54,7 @@ def segment(
 
     """
     import numpy as np
+    import SimpleITK as sitk
 
     from algorithm.bundle import Bundle, read_bundle
     from algorithm.geometry import Geometry

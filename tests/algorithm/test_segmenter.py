@@ -301,6 +301,26 @@ def test_an_array_needs_its_geometry_and_an_image_none() -> None:
         algorithm.segment(values[1:], bundle, Geometry.of(image))
 
 
+def test_what_is_no_scan_is_refused_in_memory_as_in_a_file() -> None:
+    image, bundle = scan(), random_bundle()
+    values, geometry = sitk.GetArrayFromImage(image), Geometry.of(image)
+    with pytest.raises(TypeError, match=r"a SimpleITK image or a plain NumPy array, got str"):
+        algorithm.segment("scan.nii.gz", bundle)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="got MaskedArray"):
+        algorithm.segment(np.ma.masked_less(values, 0), bundle, geometry)
+    with pytest.raises(ValueError, match="integers or floating-point numbers, got bool"):
+        algorithm.segment(values > 0, bundle, geometry)
+    image.SetSpacing((1e-3, 1e-3, 1e-3))  # metres, taken for millimetres
+    with pytest.raises(
+        InputError, match=r"the image covers .* which is no patient; its spacing must be in mm"
+    ):
+        algorithm.segment(image, bundle)
+    with pytest.raises(
+        InputError, match=r"the array covers .* which is no patient; its spacing must be in mm"
+    ):
+        algorithm.segment(values, bundle, Geometry.of(image))
+
+
 @pytest.mark.parametrize("blend", ["centre", "gaussian"])
 def test_a_deep_scan_is_never_whole_in_memory(blend: Any) -> None:
     """Class maps of a scan ten patches deep would be ten slabs; what is allocated at a time is about one."""
