@@ -434,7 +434,7 @@ def test_a_real_series_and_its_segmentation(
     folder = tmp_path / "crlm"
     with zipfile.ZipFile(real_data / "abdomen_crlm_1004" / "dicom.zip") as archive:
         archive.extractall(folder)
-    monkeypatch.setattr(Segmenter, "labels", lambda _, volume, *_rest, **_options: labels_of(volume))
+    monkeypatch.setattr(Segmenter, "labels", lambda _, volume, *_rest, **_options: labels_of(volume[0]))
     arguments = ["predict", str(folder), "--model", str(model), "--out", str(tmp_path / "out"), "--dicom-seg"]
     assert decathlon(arguments) == 0
     out, err = capsys.readouterr()

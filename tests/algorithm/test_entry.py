@@ -198,15 +198,15 @@ def test_scans_are_read_one_by_one(environment: dict[str, str], monkeypatch: pyt
     events: list[str] = []
     read, segment = entry.ScanLoader.load_image, Segmenter.labels
 
-    def noted_read(path: Path) -> sitk.Image:
+    def noted_read(self: entry.ScanLoader, path: Path) -> sitk.Image:
         events.append(f"read {path.name}")
-        return read(path)
+        return read(self, path)
 
     def noted_segment(self: Segmenter, *rest: Any) -> NDArray[np.uint8]:
         events.append("segment")
         return segment(self, *rest)
 
-    monkeypatch.setattr(entry.ScanLoader, "load_image", staticmethod(noted_read))
+    monkeypatch.setattr(entry.ScanLoader, "load_image", noted_read)
     monkeypatch.setattr(Segmenter, "labels", noted_segment)
     assert main(environment) == 0
     assert events == ["read a.mha", "segment", "read b.mha", "segment", "read c.mha", "segment"]

@@ -513,8 +513,12 @@ def two_processes(program: str, arguments: list[str], expected: int = 0) -> str:
 def test_two_processes_see_what_one_sees_with_twice_the_batch(
     work: Path, tmp_path: Path, source: str
 ) -> None:
+    """Every loss of two epochs, with weights that hardly move: rounding must not decide by which sign Adam steps.
+
+    That gradients are equal, and so the steps that follow from them, is shown in float64 below.
+    """
     way = {
-        "learning_rate": 1e-4,  # Adam's first steps follow the signs of gradients, which rounding may turn
+        "learning_rate": 1e-9,
         "dropout": 0,
         "epochs": 2,
         "source": source,
@@ -523,14 +527,15 @@ def test_two_processes_see_what_one_sees_with_twice_the_batch(
     assert main(arguments(work, tmp_path / "one", batch_size=2, **way)) == 0
     two_processes(TRAIN, arguments(work, tmp_path / "two", batch_size=1, **way))
     for one, two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        assert float(two["train_loss"]) == pytest.approx(float(one["train_loss"]), rel=1e-4)
-        assert float(two["val_loss"]) == pytest.approx(float(one["val_loss"]), rel=1e-4)
+        for column in ("train_loss", "val_loss"):
+            assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-5)
         assert float(two["train_pooled_pancreas"]) == pytest.approx(
-            float(one["train_pooled_pancreas"]), abs=2e-3
+            float(one["train_pooled_pancreas"]), abs=2e-3  # an untrained network's near ties may turn
         )
-    one_weights, two_weights = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in one_weights:
-        torch.testing.assert_close(two_weights[name], one_weights[name], rtol=1e-3, atol=1e-4)
+    losses = [float(row["train_loss"]) for row in rows(tmp_path / "one")]
+    assert abs(losses[0] - losses[1]) > 1e-3, (
+        "augmentation differs from epoch to epoch, so equal losses say something"
+    )
 
 
 def test_two_processes_without_a_batch_each_are_refused(work: Path, tmp_path: Path) -> None:

@@ -27,7 +27,11 @@ class Patches:
     def __init__(self) -> None:
         self.case = np.array([0, 0, 1, 1, 2, 2], dtype=np.int32)
         self.meta = SimpleNamespace(
-            labels=LABELS, spacing_zyx_mm=(2.5, 1.0, 1.0), window_hu=(-100, 200), cases=("a", "b", "c")
+            labels=LABELS,
+            spacing_zyx_mm=(2.5, 1.0, 1.0),
+            normalisation="window",
+            window_hu=(-100, 200),
+            cases=("a", "b", "c"),
         )
         self.labels = np.zeros((6, 8, 32, 32), dtype=np.uint8)
         self.labels[1:4, 2, 4:20, 4:20] = 1
