@@ -33,15 +33,18 @@ def _conv1(in_channels: int, out_channels: int) -> nn.Conv3d:
 
 
 class InstanceNorm(nn.InstanceNorm3d):
-    """Instance norm that leaves the channels-last order of bfloat16 on a CPU as it is.
+    """Instance norm that leaves channels-last order as it is, where that is faster.
 
-    PyTorch's own puts the channels first for it, and the next convolution has to put them last again, which takes a
-    fifth of a training step. Its batch norm of one sample is the same function and does not. It sums less exactly,
-    which is lost in the rounding to bfloat16; float32 keeps PyTorch's own.
+    PyTorch's own puts the channels first, and the next convolution has to put them last again. On a CPU in bfloat16,
+    where that takes a fifth of a training step, its batch norm of one sample is the same function and does not; it
+    sums less exactly, which is lost in the rounding to bfloat16, and float32 keeps PyTorch's own. On a GPU a compiler
+    fuses plain moments in float32 with what surrounds them (docs/BENCHMARKS.md); uncompiled they are slower.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (x - mean) / std of each sample and channel of (n, c, z, y, x)."""
+        if x.device.type == "cuda" and torch.compiler.is_compiling():
+            return self.by_moments(x)
         last = torch.channels_last_3d
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or not x.is_contiguous(memory_format=last):
             return super().forward(x)
@@ -52,6 +55,12 @@ class InstanceNorm(nn.InstanceNorm3d):
             for sample in torch.split(x, 1)
         ]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+    def by_moments(self, x: Tensor) -> Tensor:
+        """Return the same in elementary operations, of whichever memory order and type `x` is."""
+        wide = x.float()
+        variance, mean = torch.var_mean(wide, dim=(2, 3, 4), keepdim=True, correction=0)
+        return ((wide - mean) * torch.rsqrt(variance + self.eps)).to(x.dtype)
 
 
 def _norm_act(channels: int, activation: Activation) -> nn.Sequential:
@@ -237,7 +246,10 @@ def unmet_by(shape_zyx: Sequence[int], depth: int = DEPTH) -> str | None:
 
 
 def to_channels_last(network: UNet3D) -> UNet3D:
-    """Lay the weights out for channels-last convolutions, which take two thirds of the time on a CPU; in place."""
+    """Lay the weights out for channels-last convolutions; in place.
+
+    They take two thirds of the time on a CPU, and on a GPU where the network is compiled.
+    """
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous(memory_format=torch.channels_last_3d)
     return network

@@ -60,9 +60,9 @@ class Trainer:
             activation=settings.activation,
             tie_context_convs=settings.tie_context_convs,
         ).to(self.device)
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" or settings.compile:
             to_channels_last(self.network)
-        else:
+        if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
         batch_shape = (settings.batch_size, len(meta.channels), *meta.patch_shape_zyx)
         self.precision = choose_precision(settings.precision, self.network, batch_shape, self.device)

@@ -144,3 +144,16 @@ def test_instance_norm_in_bfloat16_is_its_formula(samples: int, last: bool) -> N
     assert x.grad is not None
     assert exact.grad is not None
     torch.testing.assert_close(x.grad.double(), exact.grad, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
+def test_moments_are_the_norm_too(last: bool, dtype: torch.dtype, close: float) -> None:
+    """What a GPU compiles, computed here on the CPU."""
+    norm = InstanceNorm(5)
+    x = 40 + 3 * torch.randn(2, 5, 8, 24, 20)
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last_3d if last else torch.contiguous_format)
+    found = norm.by_moments(x)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last_3d) == last
+    torch.testing.assert_close(found.float(), norm(x.float()), rtol=close, atol=close)

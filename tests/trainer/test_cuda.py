@@ -34,7 +34,7 @@ def test_losses_and_their_gradients(loss: type[torch.nn.Module]) -> None:
     target = torch.randint(0, 3, (2, 8, 16, 16), generator=generator)
     values = []
     for device in (CPU, CUDA):
-        here = logits.to(device).requires_grad_()
+        here = logits.clone().to(device).requires_grad_()
         value = loss((1.0, 10.0, 50.0)).to(device)(here, target.to(device))
         value.backward()
         assert here.grad is not None
