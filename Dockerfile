@@ -22,22 +22,26 @@ COPY pyproject.toml /
 RUN mkdir /requirements \
     && python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
         extras = project['optional-dependencies']; \
-        print(*project['dependencies'], *extras['algorithm'], *extras['openvino'][1:], sep='\n')" > /all.txt \
+        print(*project['dependencies'], *extras['algorithm'], **(name for name in extras['openvino'] if name.startswith('openvino')), sep='\n')" > /all.txt \
     && grep -vE '^(evalutils|openvino)' /all.txt > /requirements/common.txt \
     && grep -E '^(evalutils|openvino)' /all.txt > /requirements/alone.txt
 
 FROM pip AS dependencies
 ARG TORCH=cpu
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
+# Another CUDA than that of PyPI's build, for older drivers: such as https://download.pytorch.org/whl/cu126
+ARG TORCH_CUDA_INDEX
 COPY constraints.txt ./
 # "===" asks for the version of PyPI, which is the CUDA build, and not for a local "+cpu" build of it.
 RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
     && case "$TORCH" in \
         cpu) set -- --extra-index-url "$TORCH_CPU_INDEX" "torch==$version+cpu" ;; \
-        cuda) set -- "torch===$version" ;; \
+        cuda) if [ -z "$TORCH_CUDA_INDEX" ]; then set -- "torch===$version"; \
+            else set -- --extra-index-url "$TORCH_CUDA_INDEX" "torch==$version+${TORCH_CUDA_INDEX##*/}"; fi ;; \
         *) echo "TORCH must be cpu or cuda, got '$TORCH'" >&2; exit 1 ;; \
     esac \
-    && /opt/pip/bin/pip --python /opt/venv install --no-deps "$@"
+    && /opt/pip/bin/pip --python /opt/venv install --no-deps "$@" \
+    && rm -r /opt/venv/lib/python3.11/site-packages/torch/include
 # evalutils also declares the packages of its project generator (cookiecutter, pip-tools); named here are those
 # that its SegmentationAlgorithm imports. openvino also declares one that reports its use to its makers.
 COPY --from=requirements /requirements ./

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 from evalutils import SegmentationAlgorithm
 from evalutils.io import ImageLoader
 from numpy.typing import NDArray
+from pandas import DataFrame
 
 from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
@@ -35,13 +37,12 @@ log = logging.getLogger(__name__)
 class ScanLoader(ImageLoader):  # type: ignore[misc] # evalutils ships no types
     """Registers the scans of a job without reading them, so that many stream through one by one."""
 
-    def __init__(self, images: tuple[Path, ...], channels: tuple[str, ...]) -> None:
-        self.images = frozenset(images)
+    def __init__(self, channels: tuple[str, ...]) -> None:
         self.channels = channels
 
     def load(self, *, fname: Path) -> list[dict[str, Any]]:
-        """Return one case for a scan of the job and none for other files."""
-        return [{"hash": str(fname), "path": fname}] if fname in self.images else []
+        """Return the one case of a scan."""
+        return [{"hash": str(fname), "path": fname}]
 
     def load_image(self, fname: Path) -> sitk.Image:
         """Read a scan; InputError says in one sentence why it cannot be."""
@@ -56,7 +57,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def __init__(self, segmenter: Segmenter, job: Job, input_root: Path) -> None:
         self.segmenter = segmenter
-        self.loader = ScanLoader(job.images, segmenter.description.channels)
+        self.loader = ScanLoader(segmenter.description.channels)
         self.job = job
         self.failures: list[str] = []
         self.labels: NDArray[np.uint8] | None = None
@@ -67,6 +68,11 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             file_loaders={"input_image": self.loader},
             validators={},  # the job has refused equal names already; equal content is no fault
         )
+
+    def load(self) -> None:
+        """Take the scans of the job; evalutils' own search finds nothing in a folder that is a link."""
+        cases = [case for image in self.job.images for case in self.loader.load(fname=image)]
+        self._cases["input_image"] = DataFrame(cases)
 
     def predict(self, *, input_image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on the grid of `input_image`."""
@@ -79,10 +85,11 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
 
     def process_case(self, *, idx: int, case: Any) -> dict[str, Any]:
         """Segment, write and check one scan; a failure becomes the case's error message."""
-        # Each case starts empty: nothing that a killed job or a failed case left is published as this one's.
+        # Each case starts empty: nothing that an earlier job, a killed one or a failed case left passes for this one's.
         shutil.rmtree(self._output_path, ignore_errors=True)
         self.stages = Stages()
         try:
+            (self.job.output_folder / self.job.name_of_result(case["path"])).unlink(missing_ok=True)
             result: dict[str, Any] = super().process_case(idx=idx, case=case)
             result["inputs"][0]["filename"] = case["path"].name
             self._publish(result["outputs"][0]["filename"])
@@ -95,7 +102,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
                 message = f"{case['path']}: {message}"
         except OSError as error:
             log.debug("%s failed", case["path"], exc_info=True)
-            message = f"{error.filename or case['path']}: {(error.strerror or str(error)).lower()}"
+            message = _said(error, case["path"])
         except Exception as error:
             log.exception("%s failed", case["path"])
             message = f"{case['path']}: unexpected {type(error).__name__}: {' '.join(str(error).split())}"
@@ -147,6 +154,10 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     except InputError as error:
         failures = [" ".join(str(error).split())]
         _record_failure(environment, failures)
+    except OSError as error:
+        log.debug("the job failed", exc_info=True)
+        failures = [_said(error, results_file(environment).parent)]
+        _record_failure(environment, failures)
     except Exception as error:
         log.exception("the job failed")
         failures = [f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"]
@@ -154,6 +165,11 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     for failure in failures:
         sys.stderr.write(f"algorithm: {failure}\n")
     return 1 if failures else 0
+
+
+def _said(error: OSError, otherwise: Path) -> str:
+    """Return a sentence with the file's name, such as "/input/images: permission denied"."""
+    return f"{error.filename or otherwise}: {(error.strerror or str(error)).lower()}"
 
 
 def _record_failure(environment: Mapping[str, str], failures: list[str]) -> None:
@@ -164,6 +180,12 @@ def _record_failure(environment: Mapping[str, str], failures: list[str]) -> None
 
 def _run(environment: Mapping[str, str]) -> list[str]:
     job = find_job(environment)
+    if torch.version.cuda and not torch.cuda.is_available():
+        log.warning(
+            "no GPU is found, though this build of PyTorch is made for CUDA %s: the CPU is used, which takes minutes a "
+            "scan; does the job ask for a GPU, and is the driver new enough?",
+            torch.version.cuda,
+        )
     segmenter = Segmenter(read_bundles([job.model]))
     job.output_folder.mkdir(parents=True, exist_ok=True)
     algorithm = UNetSegmentation(segmenter, job, Path(environment.get("DECATHLON_INPUT", "/input")))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import posixpath
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from algorithm.errors import InputError
-from algorithm.images import case_name, list_images
+from algorithm.images import case_name, image_suffix, list_images
 
 DEFAULT_OUTPUT_SLUG = "pancreas-tumour-segmentation"
 PLATFORM_SUFFIX = ".mha"
+TIFF_SUFFIXES = (".tif", ".tiff")  # the platform imports them, but they do not keep the grid of a scan
+SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MODEL_FOLDERS = ("/opt/ml/model", "/opt/algorithm/bundle")
 
 
@@ -56,36 +60,73 @@ def find_job(environment: Mapping[str, str]) -> Job:
     image.
 
     Raises:
-        InputError: no images, both layouts at once, more than one socket or more than one image in it, an output
-            folder that would end with two images, a name that is none, inputs.json that cannot be read, or no model.
+        InputError: no images, both layouts at once, images in other folders beside, more than one socket or more than
+            one image in it, an output folder that holds images of other jobs, a name or slug that is none, inputs.json
+            that cannot be read, or no model.
+        OSError: a folder that may not be read.
 
     """
     root = Path(environment.get("DECATHLON_INPUT", "/input"))
+    images, in_a_socket = _find_scans(root, environment.get("DECATHLON_INPUT_SLUG"))
+    output = results_file(environment).parent / "images"
+    name = _output_name(environment)
+    if in_a_socket:
+        output /= _output_slug(environment)
+        name = name or f"{case_name(images[0])}{PLATFORM_SUFFIX}"
+    elif name and len(images) > 1:
+        raise InputError(
+            f"DECATHLON_OUTPUT_NAME names one label map, but {root} holds {len(images)} scans; leave it out"
+        )
+    job = Job(images, _find_model(environment), output, results_file(environment), name)
+    _refuse_other_images(job)
+    return job
+
+
+def scans_of_job(root: Path, slug: str | None = None) -> tuple[Path, ...]:
+    """Return the scans that a job on this input folder segments, in order of path.
+
+    Args:
+        root: what is /input in a job, in either layout.
+        slug: of the input socket, where there are several.
+
+    Raises:
+        InputError: as `find_job` for what concerns its input.
+        OSError: a folder that may not be read.
+
+    """
+    return _find_scans(root, slug)[0]
+
+
+def _find_scans(root: Path, slug: str | None) -> tuple[tuple[Path, ...], bool]:
+    """Return the scans of an input folder, and whether they lie in a socket's folder."""
     if not root.is_dir():
         raise InputError(f"the input folder {root} does not exist; mount the folder of scans there")
     plain = list_images(root)
     sockets = _sockets(root)
-    if plain and any(list_images(folder) for folder in sockets.values()):
+    if not plain:
+        return (_scan_of_a_socket(sockets, slug, root),), True
+    if any(list_images(folder) for folder in sockets.values()):
         raise InputError(f"images lie both in {root} and in {root / 'images'}; use one of the two layouts")
-    output = results_file(environment).parent / "images"
-    name = _output_name(environment)
-    if plain:
-        if name and len(plain) > 1:
+    _refuse_images_below(root)
+    return tuple(plain), False
+
+
+def _refuse_images_below(root: Path) -> None:
+    """Raise InputError where images lie in folders below one of the old layout: they would be passed over."""
+    for folder, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = list_images(Path(folder)) if Path(folder) != root else []
+        if below:
             raise InputError(
-                f"DECATHLON_OUTPUT_NAME names one label map, but {root} holds {len(plain)} scans; leave it out"
+                f"images lie in {root} and in {folder} ({below[0].name}, …); put all of them into one folder"
             )
-        images = plain
-    else:
-        images = [_scan_of_a_socket(sockets, environment.get("DECATHLON_INPUT_SLUG"), root)]
-        output /= environment.get("DECATHLON_OUTPUT_SLUG", DEFAULT_OUTPUT_SLUG)
-        name = name or f"{case_name(images[0])}{PLATFORM_SUFFIX}"
-        _refuse_other_images(output, name)
-    return Job(tuple(images), _find_model(environment), output, results_file(environment), name)
 
 
 def _sockets(root: Path) -> dict[str, Path]:
     """Return the folders of image sockets by slug: those that inputs.json names, and /input/images/<slug>."""
-    folders = {folder.name: folder for folder in sorted((root / "images").glob("*")) if folder.is_dir()}
+    images = root / "images"
+    inside = sorted(images.iterdir()) if images.is_dir() else []
+    folders = {folder.name: folder for folder in inside if folder.is_dir()}
     file = root / "inputs.json"
     if not file.is_file():
         return folders
@@ -140,7 +181,7 @@ def _scan_of_a_socket(sockets: Mapping[str, Path], slug: str | None, root: Path)
 def _tiff(sockets: Mapping[str, Path]) -> str:
     """Return a clause that names a TIFF, which the platform may give but which does not keep the grid of a scan."""
     files = [file for folder in sockets.values() for file in sorted(folder.iterdir())]
-    found = next((file for file in files if file.suffix.lower() in (".tif", ".tiff")), None)
+    found = next((file for file in files if file.suffix.lower() in TIFF_SUFFIXES), None)
     return (
         f"; {found} is a TIFF, which does not say where its voxels are: give the scan as .mha"
         if found
@@ -150,24 +191,40 @@ def _tiff(sockets: Mapping[str, Path]) -> str:
 
 def _output_name(environment: Mapping[str, str]) -> str | None:
     name = environment.get("DECATHLON_OUTPUT_NAME")
-    if name is not None and (Path(name).name != name or not name.endswith(PLATFORM_SUFFIX)):
+    if name is None:
+        return None
+    if Path(name).name != name or name.startswith(".") or not name.endswith(PLATFORM_SUFFIX):
         raise InputError(
             f"DECATHLON_OUTPUT_NAME must be a file name that ends in {PLATFORM_SUFFIX}, got {name!r}"
         )
     return name
 
 
-def _refuse_other_images(output: Path, name: str) -> None:
-    """Raise InputError when a socket's output folder would end with two images, which the platform refuses."""
-    other = (
-        next((image for image in list_images(output) if image.name != name), None)
-        if output.is_dir()
-        else None
-    )
-    if other is not None:
+def _output_slug(environment: Mapping[str, str]) -> str:
+    slug = environment.get("DECATHLON_OUTPUT_SLUG", DEFAULT_OUTPUT_SLUG)
+    if not SLUG.fullmatch(slug):
         raise InputError(
-            f"{output} must end with one image, but already holds {other.name}; empty the output folder"
+            "DECATHLON_OUTPUT_SLUG must be the slug of the output socket, letters, digits and hyphens such as "
+            f"{DEFAULT_OUTPUT_SLUG}, got {slug!r}"
         )
+    return slug
+
+
+def _refuse_other_images(job: Job) -> None:
+    """Raise InputError when the output folder would end with images that are not of this job's scans.
+
+    The platform takes one image of a folder, and whoever opens a second one would take it for a result of this job.
+    """
+    if not job.output_folder.is_dir():
+        return
+    names = {job.name_of_result(image) for image in job.images}
+    for file in sorted(job.output_folder.iterdir()):
+        is_image = image_suffix(file) is not None or file.suffix.lower() in TIFF_SUFFIXES
+        if is_image and not file.name.startswith(".") and file.name not in names:
+            raise InputError(
+                f"{job.output_folder} already holds {file.name}, which is of no scan of this job; empty the output "
+                "folder"
+            )
 
 
 def _find_model(environment: Mapping[str, str]) -> Path:

@@ -44,6 +44,20 @@ def check_gzip(path: Path, file: BinaryIO, wanted: int) -> None:
     _enough(path, there, wanted)
 
 
+def is_one_gzip_stream(path: Path) -> bool:
+    """Return whether a file is one gzip stream from its first byte to its last; readers differ in what they do else."""
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    with path.open("rb") as file:
+        piece = file.read(PIECE_BYTES)
+        while piece and not decoder.eof:
+            try:
+                decoder.decompress(piece, PIECE_BYTES)
+            except zlib.error:
+                return False
+            piece = decoder.unconsumed_tail or (b"" if decoder.eof else file.read(PIECE_BYTES))
+        return decoder.eof and not decoder.unused_data and not file.read(1)
+
+
 def check_zlib(path: Path, file: BinaryIO, wanted: int) -> None:
     """Raise InputError unless `file` unpacks, from where it is, to exactly `wanted` bytes, undamaged."""
     there, _ = _unpack(path, file, file.read(PIECE_BYTES), zlib.MAX_WBITS, wanted)

@@ -17,8 +17,9 @@ namespace {
 
 constexpr const char* cgroups = "/sys/fs/cgroup";
 
-// What a small file of the kernel's holds, "" where there is none. Not by std::ifstream, which crashed here beside
-// PyTorch 2.11 and SimpleITK (Python 3.12, g++ 13), as it does where two copies of libstdc++ share a process.
+// What a small file of the kernel's holds, "" where there is none. Not by std::ifstream, which crashed here
+// beside PyTorch 2.11 and SimpleITK (Python 3.12, g++ 13), as it does where two copies of libstdc++ share a
+// process.
 std::string content(const std::string& path) {
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "r"), std::fclose);
     std::string text;

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds the container image for linux/amd64.
 #   tools/build.sh [--torch cpu|cuda] [--tag NAME] [--bundle FOLDER] [--from IMAGE]
-# --bundle puts the weights of a model bundle into the image; without it they are given at run time.
+# --bundle puts the weights of a model bundle into the image, or a folder of bundles, which is an ensemble; without it
+# they are given at run time.
 # --from starts from an image that was built before. ENGINE=docker or podman chooses the engine.
 set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -19,7 +20,7 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[ -z "$bundle" ] || [ -f "$bundle/model.json" ] || fail "$bundle is no model bundle, it has no model.json"
+[ -z "$bundle" ] || require_bundle "$bundle"
 
 if [ -z "$from" ]; then
     from=$tag
@@ -28,10 +29,7 @@ fi
 if [ -n "$bundle" ]; then
     context=$(mktemp -d)
     trap 'rm -rf "$context"' EXIT
-    mkdir "$context/bundle"
-    # shellcheck disable=SC2046 # names without spaces
-    (cd "$bundle" && cp $(bundle_files .) "$context/bundle/")
-    chmod -R a+rX "$context"
+    copy_bundle "$bundle" "$context/bundle"
     printf 'FROM %s\nCOPY bundle/ /opt/algorithm/bundle/\n' "$from" > "$context/Dockerfile"
     engine build --platform=linux/amd64 --pull=false --tag "$tag" "$context"
 fi

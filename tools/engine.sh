@@ -24,10 +24,24 @@ fail() {
     exit "${2:-1}"
 }
 
-# The files of the model bundle in folder $1; those of a coarse pass are there or not.
-bundle_files() {
-    echo model.json model.safetensors
-    for coarse in coarse.json coarse.safetensors; do
-        [ ! -f "$1/$coarse" ] || echo "$coarse"
+# Ends the script unless folder $1 is a model bundle, or holds those of an ensemble.
+require_bundle() {
+    [ ! -f "$1/model.json" ] || return 0
+    for member in "$1"/*/; do
+        [ -f "$member/model.json" ] || fail "$1 is no model bundle, it has no model.json, and holds not only bundles"
     done
+}
+
+# Copies the bundle or bundles in folder $1 into the folder $2, readable for all; files of a coarse pass are there or not.
+copy_bundle() {
+    mkdir -p "$2"
+    if [ -f "$1/model.json" ]; then
+        for file in model.json model.safetensors coarse.json coarse.safetensors; do
+            case $file in coarse.*) [ -f "$1/$file" ] || continue ;; esac
+            cp "$1/$file" "$2/$file"
+        done
+    else
+        for member in "$1"/*/; do copy_bundle "${member%/}" "$2/$(basename "$member")"; done
+    fi
+    chmod -R a+rX "$2"
 }

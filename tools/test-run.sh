@@ -13,7 +13,7 @@ set -- "$@" ''
 bundle=$3
 set --
 if [ -n "$bundle" ]; then
-    [ -f "$bundle/model.json" ] || fail "$bundle is no model bundle, it has no model.json"
+    require_bundle "$bundle"
     set -- --volume="$(CDPATH='' cd -- "$bundle" && pwd):/opt/ml/model:ro"
 fi
 user=$(id -u):$(id -g)

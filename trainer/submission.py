@@ -23,6 +23,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import same_grid
 from algorithm.images import case_name, list_images, read_labels, write_labels
+from algorithm.payload import is_one_gzip_stream
 from algorithm.progress import progress
 from trainer.dataset import FILE_NAME, Dataset, declared_test_count
 from trainer.evaluate import refuse_other_values
@@ -171,6 +172,13 @@ def _prediction_folders(predictions: Path, datasets: dict[str, Path]) -> dict[st
     """Return the folders of predictions by task: those called TaskNN_Name, else the folder itself."""
     images = list_images(predictions)
     folders = {folder.name: folder for folder in task_folders(predictions)}
+    for other in sorted(predictions.iterdir()):
+        is_hidden = other.name.startswith(".")
+        if other.is_dir() and not is_hidden and other.name not in folders and list_images(other):
+            raise InputError(
+                f"{other} holds images, but is not called TaskNN_Name, so they would be left out"
+                f"{nearest_task(other.name, datasets)}; rename or move the folder"
+            )
     if folders and images:
         raise InputError(
             f"{predictions} holds both label maps ({images[0].name}, …) and task folders ({next(iter(folders))}, …); "
@@ -199,15 +207,20 @@ def _read_dataset(folder: Path) -> Dataset:
     dataset = Dataset.read(folder, require=("test",))
     if not dataset.test:
         raise InputError(f"{folder} lists no test images, so there is nothing to submit")
-    declared = declared_test_count(folder)
-    if declared is not None and declared != len(dataset.test):
-        log.warning(
-            "%s says numTest %d but lists %d test images, which count; is it as it was published?",
-            folder / FILE_NAME,
-            declared,
-            len(dataset.test),
-        )
+    if difference := declared_otherwise(folder, dataset):
+        raise InputError(difference)
     return dataset
+
+
+def declared_otherwise(folder: Path, dataset: Dataset) -> str | None:
+    """Return a sentence where dataset.json counts other test images than it lists: either may be wrong."""
+    declared = declared_test_count(folder)
+    if declared is None or declared == len(dataset.test):
+        return None
+    return (
+        f"{folder / FILE_NAME} says numTest {declared} but lists {len(dataset.test)} test images; take the data set as "
+        "it was published, or correct the number if the list is right"
+    )
 
 
 def _finish(planned: Sequence[Planned], parts: Path, threads: int | None) -> tuple[list[Entry], list[str]]:
@@ -264,7 +277,7 @@ def _goes_in_unchanged(prediction: Path) -> bool:
     if not prediction.name.endswith(SUFFIX):
         return False
     header = read_header(prediction)
-    return header.is_uint8 and header.dimensions == 3
+    return header.is_uint8 and header.dimensions == 3 and is_one_gzip_stream(prediction)
 
 
 def _identity(case: Planned) -> dict[str, Any]:

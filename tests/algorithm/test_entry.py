@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -135,6 +136,9 @@ def test_inputs_json_says_which_folder_belongs_to_a_slug(environment: dict[str, 
     [
         ({"DECATHLON_INPUT_SLUG": "mr"}, "no input socket is called mr (DECATHLON_INPUT_SLUG)"),
         ({"DECATHLON_OUTPUT_NAME": "../a.mha"}, "must be a file name that ends in .mha, got '../a.mha'"),
+        ({"DECATHLON_OUTPUT_NAME": ".mha"}, "must be a file name that ends in .mha, got '.mha'"),
+        ({"DECATHLON_OUTPUT_SLUG": "../../evil"}, "must be the slug of the output socket"),
+        ({"DECATHLON_OUTPUT_SLUG": ""}, "such as pancreas-tumour-segmentation, got ''"),
         ({"DECATHLON_OUTPUT_NAME": "a.nii.gz"}, "must be a file name that ends in .mha, got 'a.nii.gz'"),
     ],
 )
@@ -154,12 +158,88 @@ def test_one_name_for_many_scans_is_refused(environment: dict[str, str]) -> None
     assert "names one label map, but" in str(results(environment)[0]["error_messages"])
 
 
-def test_an_output_socket_never_ends_with_two_images(environment: dict[str, str]) -> None:
-    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.mha")
-    write_scan(Path(environment["DECATHLON_OUTPUT"]) / "images" / SLUG / "b.mha")
+@pytest.mark.parametrize("stale", ["b.mha", "b.tif"])
+@pytest.mark.parametrize("layout", ["images/ct/a.mha", "a.mha"])
+def test_an_output_folder_never_ends_with_the_images_of_two_jobs(
+    environment: dict[str, str], layout: str, stale: str
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / layout)
+    folder = Path("images", SLUG) if layout.startswith("images") else Path("images")
+    there = Path(environment["DECATHLON_OUTPUT"]) / folder / stale
+    there.parent.mkdir(parents=True)
+    there.touch()
     assert main(environment) == 1
-    assert "already holds b.mha; empty the output folder" in str(results(environment)[0]["error_messages"])
-    assert files(environment) == [f"images/{SLUG}/b.mha", "results.json"]
+    message = f"already holds {stale}, which is of no scan of this job; empty the output folder"
+    assert message in str(results(environment)[0]["error_messages"])
+    assert files(environment) == [f"{folder}/{stale}", "results.json"]
+
+
+def test_an_earlier_result_does_not_pass_for_that_of_a_scan_that_failed(environment: dict[str, str]) -> None:
+    scan = Path(environment["DECATHLON_INPUT"]) / "a.mha"
+    write_scan(scan)
+    assert main(environment) == 0
+    assert files(environment) == ["images/a.mha", "results.json"]
+    scan.write_bytes(scan.read_bytes()[:-100])
+    assert main(environment) == 1
+    assert files(environment) == ["results.json"]
+
+
+@pytest.mark.parametrize("linked", ["images", "images/ct"])
+def test_the_folder_of_a_socket_may_be_a_link(
+    environment: dict[str, str], tmp_path: Path, linked: str
+) -> None:
+    write_scan(tmp_path / "elsewhere" / "ct" / "a.mha")
+    link = Path(environment["DECATHLON_INPUT"]) / linked
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(tmp_path / "elsewhere" / Path(linked).relative_to("images"))
+    assert main(environment) == 0
+    assert files(environment) == [f"images/{SLUG}/a.mha", "results.json"]
+    assert len(results(environment)) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("folder", [".", "images", "images/ct"])
+def test_a_folder_that_may_not_be_read_is_named(
+    environment: dict[str, str], folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.mha")
+    closed = Path(environment["DECATHLON_INPUT"]) / folder
+    closed.chmod(0)
+    try:
+        assert main(environment) == 1
+    finally:
+        closed.chmod(0o755)
+    assert capsys.readouterr().err.splitlines() == [f"algorithm: {closed}: permission denied"]
+
+
+def test_a_folder_that_the_system_does_not_read_is_named(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same for whoever tests as root."""
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "images" / "ct" / "a.mha")
+    closed = Path(environment["DECATHLON_INPUT"]) / "images"
+    honest = Path.iterdir
+
+    def refuse(self: Path) -> Any:
+        if self == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return honest(self)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(environment) == 1
+    message = f"{closed}: permission denied"
+    assert capsys.readouterr().err.splitlines() == [f"algorithm: {message}"]
+    assert results(environment)[0]["error_messages"] == [message]
+
+
+def test_a_gpu_build_without_a_gpu_says_so(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
+    assert main(environment) == 0
+    assert "no GPU is found, though this build of PyTorch is made for CUDA 13.0" in capsys.readouterr().err
 
 
 def test_results_are_compressed_uint8(environment: dict[str, str]) -> None:
@@ -332,6 +412,10 @@ def test_a_result_that_is_written_wrongly_is_never_published(
         (
             lambda root: [write_scan(root / name) for name in ("a.mha", "images/ct/b.mha")],
             "one of the two layouts",
+        ),
+        (
+            lambda root: [write_scan(root / name) for name in ("a.mha", "more/a.mha")],
+            "more (a.mha, …); put all of them into one folder",
         ),
     ],
 )

@@ -111,6 +111,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda output: rewritten(output, lambda image: sitk.Cast(image, sitk.sitkFloat32) * 0.3),
         "must hold labels, but holds 3 different values",
     ),
+    "no numbers": (
+        lambda output: rewritten(output, lambda image: sitk.Cast(image, sitk.sitkFloat32) * float("nan")),
+        "must hold labels, but holds 1 different values, such as nan",
+    ),
+    "infinite": (
+        lambda output: rewritten(output, lambda image: sitk.Cast(image, sitk.sitkFloat32) / 0.0),
+        "different values, such as inf",
+    ),
     "two channels": (
         lambda output: rewritten(output, lambda image: sitk.Compose(image, image)),
         "must have one number per voxel, but holds vectors of 2",
@@ -213,10 +221,23 @@ def test_many_scans_of_the_old_layout(job: Path, tmp_path: Path) -> None:
     assert ["b.mha belongs to no scan of" in said[0], "c.mha has no label map in" in said[1]] == [True, True]
 
 
+def test_a_job_with_two_sockets(job: Path, output: Path, tmp_path: Path) -> None:
+    """The same file name in both, as platforms give it."""
+    sockets = Path(shutil.copytree(job / "input", tmp_path / "input")) / "images"
+    (sockets / "arterial-ct").mkdir()
+    other = moved(sitk.ReadImage(str(sockets / "venous-ct" / "0d4e.mha")))
+    sitk.WriteImage(other, str(sockets / "arterial-ct" / "0d4e.mha"))
+    assert sentences(check(output, tmp_path / "input", input_slug="venous-ct")) == []
+    (said,) = sentences(check(output, tmp_path / "input", input_slug="arterial-ct"))
+    assert "must lie on the grid of" in said
+    with pytest.raises(InputError, match="images lie in 2 input sockets"):
+        check(output, tmp_path / "input")
+
+
 def test_folders_that_are_none(tmp_path: Path, output: Path) -> None:
     assert sentences(check(tmp_path / "nothing"))[0].endswith("give the one that was mounted as /output")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no scan is in"):
+    with pytest.raises(InputError, match="no image"):
         check(output, tmp_path / "empty")
 
 

@@ -175,6 +175,14 @@ DAMAGES: dict[str, tuple[Callable[[Files, Path], Files], str]] = {
         lambda files, _: files | {NAME: gzip.decompress(files[NAME])},
         f"{NAME} is not compressed with gzip, against its name",
     ),
+    "bytes after a prediction": (
+        lambda files, _: files | {NAME: files[NAME] + b"and more"},
+        f"{NAME} has bytes after its compressed data",
+    ),
+    "two streams in a prediction": (
+        lambda files, _: files | {NAME: files[NAME] + gzip.compress(b"")},
+        f"{NAME} has bytes after its compressed data",
+    ),
     "truncated prediction": (
         lambda files, _: files | {NAME: files[NAME][: len(files[NAME]) // 2]},
         f"{NAME} has damaged compressed data",
@@ -365,3 +373,11 @@ def test_the_command(data: Path, good: Path, tmp_path: Path, capsys: pytest.Capt
     assert "none.zip does not exist" in capsys.readouterr().err.splitlines()[-1]
     assert main(["doctor", "submission", str(good), "--dataset", str(tmp_path)]) == 1
     assert "holds no dataset.json and no task folder with one" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_data_set_that_counts_otherwise_is_said(data: Path, good: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    file = tmp_path / "data" / TASK / "dataset.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"numTest": 139}))
+    (said,) = sentences(check(good, tmp_path / "data"))
+    assert "says numTest 139 but lists 2 test images" in said

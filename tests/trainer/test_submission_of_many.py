@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import logging
 import shutil
 import subprocess
 import sys
@@ -137,15 +137,39 @@ def test_every_problem_of_every_task_is_found(data: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "s.zip").exists()
 
 
-def test_a_count_that_disagrees_is_said(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", ["task09_spleen", "Task9_Spleen", "Task09 Spleen"])
+@pytest.mark.parametrize("others", [("Task02_Heart",), ()])
+def test_a_misspelt_folder_is_not_filled_over(
+    data: Path, tmp_path: Path, name: str, others: tuple[str, ...]
+) -> None:
+    predictions = write_predictions(tmp_path / "predictions", "Task09_Spleen", *others)
+    (predictions / "Task09_Spleen").rename(predictions / name)
+    with pytest.raises(InputError, match=r"is not called TaskNN_Name, .*; did you mean Task09_Spleen\?"):
+        write_submission(predictions, data, tmp_path / "s.zip", fill_empty=True)
+    assert not (tmp_path / "s.zip").exists()
+
+
+def test_a_prediction_with_bytes_after_its_stream_is_written_anew(data: Path, tmp_path: Path) -> None:
+    predictions = write_predictions(tmp_path / "predictions", "Task02_Heart")
+    first, second = sorted((predictions / "Task02_Heart").iterdir())
+    plain, whole = first.read_bytes(), second.read_bytes()
+    first.write_bytes(plain + b"and more")
+    write_submission(predictions, data / "Task02_Heart", tmp_path / "s.zip")
+    with zipfile.ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.read(f"Task02_Heart/{second.name}") == whole
+        written = archive.read(f"Task02_Heart/{first.name}")
+    assert b"and more" not in written
+    assert gzip.decompress(written)[352:] == gzip.decompress(plain)[352:]
+
+
+def test_a_count_that_disagrees_is_refused(data: Path, tmp_path: Path) -> None:
     task = tmp_path / "Task02_Heart"
     shutil.copytree(data / "Task02_Heart", task)
     document = json.loads((task / "dataset.json").read_text())
     (task / "dataset.json").write_text(json.dumps(document | {"numTest": 10}))
     predictions = write_predictions(tmp_path / "predictions", "Task02_Heart")
-    with caplog.at_level(logging.WARNING):
+    with pytest.raises(InputError, match="says numTest 10 but lists 2 test images"):
         write_submission(predictions, task, tmp_path / "s.zip")
-    assert "says numTest 10 but lists 2 test images" in caplog.text
     (task / "dataset.json").write_text(json.dumps(document | {"numTest": "ten"}))
     with pytest.raises(InputError, match='"numTest" must be a whole number, but is a text'):
         write_submission(predictions, task, tmp_path / "s.zip")

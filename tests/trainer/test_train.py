@@ -530,7 +530,8 @@ def test_two_processes_see_what_one_sees_with_twice_the_batch(
         for column in ("train_loss", "val_loss"):
             assert float(two[column]) == pytest.approx(float(one[column]), rel=1e-5)
         assert float(two["train_pooled_pancreas"]) == pytest.approx(
-            float(one["train_pooled_pancreas"]), abs=2e-3  # an untrained network's near ties may turn
+            float(one["train_pooled_pancreas"]),
+            abs=2e-3,  # an untrained network's near ties may turn
         )
     losses = [float(row["train_loss"]) for row in rows(tmp_path / "one")]
     assert abs(losses[0] - losses[1]) > 1e-3, (

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,8 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, same_grid
-from algorithm.images import image_suffix, list_images, read_image
+from algorithm.images import image_suffix, read_image
+from algorithm.job import scans_of_job
 from algorithm.metaimage import check_header
 from trainer.doctor.finding import Finding, error, note, warning
 from trainer.header import read_header
@@ -40,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the folder that was /input: grids are compared with its scans",
     )
     parser.add_argument(
+        "--input-slug",
+        metavar="SLUG",
+        help="the input socket that was segmented, where FOLDER has several: what DECATHLON_INPUT_SLUG was",
+    )
+    parser.add_argument(
         "--values",
         type=int,
         nargs="+",
@@ -50,24 +58,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def examine(args: argparse.Namespace) -> list[Finding]:
     """Run the examination that the arguments ask for."""
-    return check(args.path, args.input, values=args.values)
+    return check(args.path, args.input, values=args.values, input_slug=args.input_slug)
 
 
-def check(path: Path, input_folder: Path | None = None, *, values: list[int] | None = None) -> list[Finding]:
+def check(
+    path: Path,
+    input_folder: Path | None = None,
+    *,
+    values: list[int] | None = None,
+    input_slug: str | None = None,
+) -> list[Finding]:
     """Return what is wrong with an output folder, and what it holds.
 
     Args:
         path: what was /output: results.json, and images/<name>.mha or images/<slug>/<name>.mha.
         input_folder: what was /input, in either layout of the platform.
         values: the label values that are declared; None accepts all.
+        input_slug: the socket of the scan, where the input folder has several.
 
     Raises:
-        InputError: the input folder cannot be read.
+        InputError: the input folder cannot be read, or it does not say which scan was segmented.
 
     """
     if not path.is_dir():
         return [error(f"{path} is not a folder; give the one that was mounted as /output")]
-    scans = _scans(input_folder) if input_folder is not None else {}
+    scans = scans_of_job(input_folder, input_slug) if input_folder is not None else ()
     findings, images = _layout(path)
     grids: dict[Path, Geometry] = {}
     for image in images:
@@ -174,9 +189,11 @@ def _of_image(file: Path, values: list[int] | None) -> tuple[list[Finding], Geom
         what = image.GetPixelIDTypeAsString()
         findings.append(error(f"{file} must keep its labels as uint8 or int8, but keeps them as {what}"))
     found = np.unique(sitk.GetArrayViewFromImage(image)).tolist()
-    if len(found) > 256 or any(value != int(value) for value in found):
+    other = next((value for value in found if not math.isfinite(value) or value != int(value)), None)
+    if other is not None or len(found) > 256:
+        example = found[-1] if other is None else other
         findings.append(
-            error(f"{file} must hold labels, but holds {len(found)} different values, such as {found[-1]:g}")
+            error(f"{file} must hold labels, but holds {len(found)} different values, such as {example:g}")
         )
     elif values is not None and (others := sorted(set(found) - set(values))):
         findings.append(
@@ -246,36 +263,23 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is no number of JSON")
 
 
-def _scans(folder: Path) -> dict[str, Path]:
-    """Return the scans of an input folder by file name: those of the old layout, else one a socket."""
-    plain = list_images(folder)
-    sockets = [child for child in sorted((folder / "images").glob("*")) if child.is_dir()]
-    scans = {
-        scan.name: scan for scan in plain or [scan for socket in sockets for scan in list_images(socket)]
-    }
-    if not scans:
-        raise InputError(
-            f"no scan is in {folder} or {folder / 'images' / '<slug>'}; give the folder that was /input"
-        )
-    return scans
-
-
 def _of_grids(
-    path: Path, input_folder: Path, images: list[Path], grids: dict[Path, Geometry], scans: dict[str, Path]
+    path: Path, input_folder: Path, images: list[Path], grids: dict[Path, Geometry], scans: Sequence[Path]
 ) -> list[Finding]:
     """Compare each label map's grid with its scan's: the one of its name, or the only one."""
     findings: list[Finding] = []
-    only = next(iter(scans.values())) if len(scans) == 1 and len(images) == 1 else None
+    by_name = {scan.name: scan for scan in scans}
+    only = scans[0] if len(scans) == 1 and len(images) == 1 else None
     of: dict[Path, Path] = {}
     for image in images:
-        scan = scans.get(image.name, only)
+        scan = by_name.get(image.name, only)
         if scan is None:
             findings.append(
                 error(f"{image} belongs to no scan of {input_folder}; a result has the name of its scan")
             )
         else:
             of[scan] = image
-    for scan in scans.values():
+    for scan in scans:
         if scan not in of:
             findings.append(error(f"{scan} has no label map in {path}"))
         elif of[scan] in grids and (different := same_grid(grids[of[scan]], read_header(scan).grid)):

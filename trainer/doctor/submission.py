@@ -26,13 +26,14 @@ from algorithm.errors import InputError
 from algorithm.geometry import same_grid
 from algorithm.images import case_name, read_geometry, read_labels
 from algorithm.nifti import check_header
+from algorithm.payload import is_one_gzip_stream
 from algorithm.progress import progress
 from trainer.cli import positive
 from trainer.dataset import TASK_FOLDER, Dataset
 from trainer.doctor.finding import Finding, error, note, warning
 from trainer.evaluate import refuse_other_values
 from trainer.header import read_header
-from trainer.submission import SUFFIX, digest_of, manifest_of
+from trainer.submission import SUFFIX, declared_otherwise, digest_of, manifest_of
 from trainer.tasks import TASKS, find_tasks, nearest_task, said_of_missing
 
 SUMMARY = "a zip for the Decathlon's leaderboard"
@@ -65,16 +66,19 @@ def check(path: Path, dataset_folder: Path | None = None, *, threads: int | None
     Raises InputError when the data sets to compare with cannot be read.
     """
     datasets: dict[str, Dataset] = {}
+    findings: list[Finding] = []
     if dataset_folder is not None:
         folders = find_tasks(dataset_folder)
         datasets = {task: Dataset.read(folder, require=("test",)) for task, folder in folders.items()}
+        told = [declared_otherwise(folder, datasets[task]) for task, folder in folders.items()]
+        findings += [error(sentence) for sentence in told if sentence]
     if not path.is_file():
-        return [error(f"{path} does not exist; 'decathlon submission' writes it")]
+        return [*findings, error(f"{path} does not exist; 'decathlon submission' writes it")]
     try:
         with zipfile.ZipFile(path) as archive:
-            return _of_archive(path, archive, datasets, threads)
+            return [*findings, *_of_archive(path, archive, datasets, threads)]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as problem:
-        return [error(f"{path} is not a readable zip: {problem}; make it anew")]
+        return [*findings, error(f"{path} is not a readable zip: {problem}; make it anew")]
 
 
 @dataclass
@@ -272,6 +276,10 @@ def _check_label_map(file: Path, dataset: Dataset | None, image: Path | None) ->
     if header.dtype.itemsize != 1:
         raise InputError(
             f"{file} keeps its labels as {header.dtype.name}; 'decathlon submission' makes them uint8"
+        )
+    if not is_one_gzip_stream(file):
+        raise InputError(
+            f"{file} has bytes after its compressed data, which some readers refuse; write it anew"
         )
     if dataset is not None:
         refuse_other_values(array, dataset.labels, file)
