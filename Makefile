@@ -78,6 +78,7 @@ bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers
 	$(BIN)/python -m benchmarks.loaders --smoke
 	$(BIN)/python -m benchmarks.training --smoke
+	$(BIN)/python -m benchmarks.step --smoke
 	$(BIN)/python -m benchmarks.inference --smoke --precision float32
 	$(BIN)/python -m benchmarks.evaluation --smoke
 

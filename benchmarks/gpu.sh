@@ -2,8 +2,8 @@
 # Everything that needs a CUDA GPU, in one call: benchmarks/gpu.sh [OUT]
 #
 # 1. the tests of the trainer and the network on the GPU
-# 2. how fast the paper's network trains (16 base filters, batches of 64x128x128, mixed precision), eager and compiled,
-#    where the time goes, and what loading costs beside one batch repeated for ever
+# 2. how fast the paper's network trains (16 base filters, batches of 64x128x128, mixed precision), eager and compiled: the
+#    bare step, and the loop, where its time goes, and what loading costs beside one batch repeated for ever
 # 3. the loaders of MONAI and TorchIO beside ours, where they are installed
 # 4. with TRAIN=1 the presets on a phantom set
 #
@@ -50,6 +50,7 @@ presets() {
 }
 
 step tests "$PYTHON" -m pytest -q tests/trainer tests/algorithm
+step step "$PYTHON" -m benchmarks.step
 step speed "$PYTHON" -m benchmarks.training --device cuda --base-filters 16 --batch-sizes 2 4 8 16 --compile \
     --batch-size 8 --steps 30 --out "$out"
 if "$PYTHON" -c 'import monai, torchio' 2> /dev/null; then
