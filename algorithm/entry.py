@@ -18,7 +18,6 @@ import torch
 from evalutils import SegmentationAlgorithm
 from evalutils.io import ImageLoader
 from numpy.typing import NDArray
-from pandas import DataFrame
 
 from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
@@ -35,14 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class ScanLoader(ImageLoader):  # type: ignore[misc] # evalutils ships no types
-    """Registers the scans of a job without reading them, so that many stream through one by one."""
+    """Reads a scan when its turn comes, so that many stream through one by one."""
 
     def __init__(self, channels: tuple[str, ...]) -> None:
         self.channels = channels
-
-    def load(self, *, fname: Path) -> list[dict[str, Any]]:
-        """Return the one case of a scan."""
-        return [{"hash": str(fname), "path": fname}]
 
     def load_image(self, fname: Path) -> sitk.Image:
         """Read a scan; InputError says in one sentence why it cannot be."""
@@ -70,9 +65,13 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         )
 
     def load(self) -> None:
-        """Take the scans of the job; evalutils' own search finds nothing in a folder that is a link."""
-        cases = [case for image in self.job.images for case in self.loader.load(fname=image)]
-        self._cases["input_image"] = DataFrame(cases)
+        """Look for no files: the job has found its scans, and evalutils finds none in a folder that is a link."""
+
+    def process_cases(self, file_loader_key: str | None = None) -> None:  # noqa: ARG002 # of the base class
+        """Segment every scan of the job, one after the other."""
+        self._case_results = []
+        for idx, image in enumerate(self.job.images):
+            self._case_results.append(self.process_case(idx=idx, case={"path": image}))
 
     def predict(self, *, input_image: sitk.Image) -> sitk.Image:
         """Return uint8 labels on the grid of `input_image`."""

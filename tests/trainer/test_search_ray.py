@@ -48,7 +48,7 @@ def agenda_of(store: Store, plan: Plan) -> Agenda:
 def test_a_lost_node_loses_no_trial(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search on two nodes, one of them killed, then the same search for longer: nothing is trained twice."""
     monkeypatch.setattr(ray_engine, "WORKER", formula_worker(0.7, together=2))
-    plan = small_plan(tmp_path, evaluations=6, random_first=3, epochs=3, early_stopping=True)
+    plan = small_plan(tmp_path, evaluations=6, random_first=3, epochs=6, early_stopping=True)
     killed = threading.Event()
 
     def kill() -> None:
