@@ -52,7 +52,7 @@ demo: $(VENV)/trainer.stamp
 	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/tuned demo/predictions demo/entry
 
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 container-test: $(VENV)/dev.stamp
 	$(BIN)/pytest -m container tests/container
