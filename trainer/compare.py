@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
@@ -28,6 +29,10 @@ SAME_VOLUME_ML, SAME_VOLUME_RELATIVE = 0.01, 0.02
 SIGNIFICANT = 1 - CONFIDENCE
 # No sign-flip test of fewer cases can reach 5 %: 2 / 2^5 is 6 %.
 FEWEST_TO_TELL = 6
+TOO_FEW = "too few cases to tell"
+CAVEAT = (
+    "published scores are cross-validated: compare them with scores of cases that your network has not seen"
+)
 PUBLISHED = {
     "nnunet-task07": "resenc_l",
     "nnunet-task07-conv": "conv",
@@ -74,6 +79,9 @@ def read_other(against: str, labels: Sequence[str], *, nsd_tolerance_mm: float =
             }
             for name in structures(labels)
         }
+        names = [case["case"] for case in document["cases"]]
+        if len(set(names)) < len(names):
+            raise ValueError("a case stands there twice")
         tolerance_mm = document.get("nsd_tolerance_mm")
     except OSError:
         raise InputError(
@@ -102,7 +110,7 @@ def read_other(against: str, labels: Sequence[str], *, nsd_tolerance_mm: float =
 def _score(value: object) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise TypeError("a score is a number or null")
     return float(value)
 
@@ -138,7 +146,8 @@ class Difference:
         group: what kind of group and which, such as "cancer size" and "up to 20 mm"; None for all cases.
         ours, theirs: means over the cases that both have.
         paired: the test of ours - theirs; None where they share no case.
-        p: `paired.p`, adjusted for the number of tests made alongside (Holm).
+        p: `paired.p`, adjusted for the number of tests made alongside (Holm); None where there are too few cases for
+            any outcome of the test alone to reach 5 %, which is then not counted among them.
         verdict: "better", "worse", "inside the noise", or "too few cases to tell".
 
     """
@@ -188,6 +197,7 @@ class Comparison:
         counts = f"({self.only_ours} only here, {self.only_theirs} only there)"
         lines = [
             f"against {self.against}: {self.shared} shared cases {counts}",
+            *([CAVEAT] if self.against in PUBLISHED else []),
         ]
         # Groups by NSD are in comparison.json and in the report.
         by_dice = [one for one in self.grouped if one.key == "dice"]
@@ -214,7 +224,7 @@ def _cells(one: Difference) -> list[str]:
         f"{one.paired.mean:+.3f}",
         "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
         f"{one.paired.p:.4f}",
-        f"{one.p:.4f}",
+        "-" if one.p is None else f"{one.p:.4f}",
         f"{one.paired.p_wilcoxon:.4f}",
         one.verdict,
     ]
@@ -225,7 +235,7 @@ def compare(scores: Scores, other: Other) -> Comparison:
 
     A difference is called better or worse where the sign-flip test of its mean, adjusted for the number of scores
     that are tested alongside, stays below 5 %, and the bootstrap interval of the mean excludes 0; else it is inside
-    the noise.
+    the noise, or, where so few cases could not have given another answer, they are too few to tell.
 
     Raises:
         InputError: no case is shared, or the references of shared cases have other volumes: cases of other patients
@@ -244,17 +254,15 @@ def compare(scores: Scores, other: Other) -> Comparison:
     overall = _differences(scores, other, shared, None)
     grouped: list[Difference] = []
     for kind, groups in scores.groups().items():
-        of_kind: list[Difference] = []
         for name, members in groups.items():
-            of_kind += _differences(scores, other, [case for case in members if case in theirs], (kind, name))
-        grouped += _judged(of_kind)
+            grouped += _differences(scores, other, [case for case in members if case in theirs], (kind, name))
     return Comparison(
         against=other.name,
         shared=len(shared),
         only_ours=len(ours - theirs),
         only_theirs=len(theirs - ours),
         overall=_judged(overall),
-        grouped=[one for one in grouped if one.paired is not None],
+        grouped=[one for one in _judged(grouped) if one.paired is not None],
     )
 
 
@@ -295,22 +303,27 @@ def _differences(
 
 def _judged(differences: Sequence[Difference]) -> list[Difference]:
     """Return the differences with p adjusted among them, and verdicts."""
-    tested = [one.paired.p for one in differences if one.paired is not None]
+    tested = [one.paired.p for one in differences if one.paired is not None and _can_tell(one.paired)]
     adjusted = iter(holm(tested))
     judged = []
     for one in differences:
         if one.paired is None:
             judged.append(one)
-            continue
-        p = next(adjusted)
-        judged.append(replace(one, p=p, verdict=_verdict(one.paired, p)))
+        elif _can_tell(one.paired):
+            p = next(adjusted)
+            judged.append(replace(one, p=p, verdict=_verdict(one.paired, p, len(tested))))
+        else:
+            judged.append(replace(one, verdict=TOO_FEW))
     return judged
 
 
-def _verdict(paired: Paired, p: float) -> str:
+def _can_tell(paired: Paired) -> bool:
+    return paired.cases >= FEWEST_TO_TELL and paired.interval is not None
+
+
+def _verdict(paired: Paired, p: float, tests: int) -> str:
     interval = paired.interval
-    if paired.cases < FEWEST_TO_TELL or interval is None:
-        return "too few cases to tell"
-    if p >= SIGNIFICANT or interval[0] <= 0.0 <= interval[1]:
-        return "inside the noise"
-    return "better" if paired.mean > 0 else "worse"
+    if interval is not None and p < SIGNIFICANT and not interval[0] <= 0.0 <= interval[1]:
+        return "better" if paired.mean > 0 else "worse"
+    least = 2 * 0.5**paired.cases  # the p of differences that all have one sign
+    return TOO_FEW if least * tests >= SIGNIFICANT else "inside the noise"

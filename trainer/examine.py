@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from algorithm.errors import InputError
-from algorithm.geometry import Geometry, canonical_orientation, same_grid
+from algorithm.geometry import Geometry, Orientation, canonical_orientation, same_grid
 from algorithm.images import READERS, image_suffix, read_image
 from algorithm.itk import ONE_AT_A_TIME, check_size, quiet, reason
 from algorithm.postprocessing import components
@@ -28,16 +28,22 @@ from trainer.surface import bounding_box
 LOWEST_HU, HIGHEST_HU, HU_A_BIN = -1024, 3072, 16  # what a CT of 12 bits holds
 BINS = (HIGHEST_HU - LOWEST_HU) // HU_A_BIN
 FEWEST_VOXELS = 50  # a smaller tumour is gone after resampling, or was a slip of the brush
-NO_AIR_HU = -500
+AIR_HU, LEAST_AIR = (-1150, -850), 0.0005
+TISSUE_HU, LEAST_TISSUE = (-200, 300), 0.02  # fat to enhanced organs
 BONE_HU = 1500
-SMALL_RANGE = 20  # a CT whose values span less was normalised
+# A body upside down has its air here, one stored before its rescale its water.
+MIRRORED_AIR_HU, MOST_MIRRORED = (850, 1150), 0.05
+POSSIBLE_HU, MOST_IMPOSSIBLE = (-3100, 4000), 0.001  # the least is a scanner's padding, the greatest metal
+ORGAN_HU = (-150, 350)
+HU_PROBLEMS = {"stored values", "normalised", "beyond HU"}
+SMALL_RANGE = 256  # a CT whose values span less was normalised, or kept in eight bits
 NIFTI_HEADER_BYTES = 352
 BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Job:
-    """A case to examine; `label` is None for a test case."""
+    """A case to examine; a test case may have a label, which is checked but not counted."""
 
     case: str
     image: Path
@@ -45,6 +51,7 @@ class Job:
     labels: tuple[str, ...]
     channels: tuple[str, ...]
     window_hu: tuple[float, float]
+    is_training: bool
 
 
 @dataclass
@@ -53,11 +60,11 @@ class Examined:
 
     Attributes:
         case: its name.
-        is_training: whether it has a label.
+        is_training: whether dataset.json lists it with a label.
         problems: pairs of the kind (a key of `trainer.doctor.dataset.KINDS`) and a detail.
         shape_zyx, spacing_zyx_mm: in canonical axis order.
         orientation: of the file, such as "RAI".
-        digest: of the image's voxels.
+        digest: of the image's voxels, whatever their type and order in the file.
         voxels: of each label.
         histogram: int64 (K, BINS + 2) of CT values by label; the first and last bin hold what lies outside.
         in_window: voxels of each label whose value lies in the window.
@@ -78,18 +85,20 @@ class Examined:
 
 def examine(job: Job) -> Examined:
     """Read a case and say what is known of it; a file that cannot be read is a problem, not an exception."""
-    found = Examined(job.case, is_training=job.label is not None)
+    found = Examined(job.case, is_training=job.is_training)
     image = _read_image(job, found)
     label = None if job.label is None else _read_label(job, job.label, found)
     if image is None:
         return found
     voxels, grid = image
-    orientation = canonical_orientation(grid).canonical(grid)
-    found.shape_zyx, found.spacing_zyx_mm = orientation.shape_zyx, orientation.spacing_zyx_mm
+    orientation = canonical_orientation(grid)
+    canonical = orientation.canonical(grid)
+    found.shape_zyx, found.spacing_zyx_mm = canonical.shape_zyx, canonical.spacing_zyx_mm
     found.orientation = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(grid.direction)
-    found.digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
-    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
-        found.problems.append(("not finite", ""))
+    found.digest = _digest(orientation, voxels)
+    if voxels.dtype.kind == "f" and not (finite := np.isfinite(voxels)).all():
+        found.problems.append(("not finite", f"{np.count_nonzero(~finite)} voxels"))
+        voxels = np.where(finite, voxels, LOWEST_HU)
     if job.channels[0].upper() == "CT":
         _check_hu(voxels[0], found)
     usable = None
@@ -102,7 +111,18 @@ def examine(job: Job) -> Examined:
             usable = values
     if usable is not None:
         _measure(job, voxels[0], usable, grid, found)
+    if not job.is_training:
+        found.voxels, found.histogram, found.in_window = [], [], []
     return found
+
+
+def _digest(orientation: Orientation, voxels: NDArray[Any]) -> str:
+    """Return the sha256 of the voxels (c, z, y, x) as float32 in canonical order."""
+    digest = hashlib.sha256()
+    for channel in voxels:
+        for plane in orientation.view(channel):
+            digest.update(np.ascontiguousarray(plane, np.float32).data)
+    return digest.hexdigest()
 
 
 def _read_image(job: Job, found: Examined) -> tuple[NDArray[Any], Geometry] | None:
@@ -179,10 +199,19 @@ def _check_hu(voxels: NDArray[Any], found: Examined) -> None:
     low, high = float(voxels.min()), float(voxels.max())
     if high - low < SMALL_RANGE:
         found.problems.append(("normalised", f"{low:g} to {high:g}"))
-    elif low >= 0 and high > BONE_HU:
+    elif 1 - _share(voxels, POSSIBLE_HU) > MOST_IMPOSSIBLE:
+        found.problems.append(("beyond HU", f"{low:g} to {high:g}"))
+    elif (low >= 0 and high > BONE_HU) or _share(voxels, MIRRORED_AIR_HU) > MOST_MIRRORED:
         found.problems.append(("stored values", f"{low:g} to {high:g}"))
-    elif low > NO_AIR_HU:
+    elif _share(voxels, TISSUE_HU) < LEAST_TISSUE:
+        found.problems.append(("beyond HU", f"{low:g} to {high:g}"))
+    elif _share(voxels, AIR_HU) < LEAST_AIR:
         found.problems.append(("no air", f"from {low:g}"))
+
+
+def _share(voxels: NDArray[Any], limits: tuple[float, float]) -> float:
+    low, high = limits
+    return float(np.mean([np.mean((plane >= low) & (plane <= high)) for plane in voxels]))
 
 
 def _measure(
@@ -209,6 +238,12 @@ def _measure(
     if box is None:
         found.problems.append(("empty label", ""))
         return
+    if absent := [name for name, count in zip(job.labels, found.voxels, strict=True) if count == 0]:
+        found.problems.append(("absent label", ", ".join(absent)))
+    if job.channels[0].upper() == "CT" and not HU_PROBLEMS & {kind for kind, _ in found.problems}:
+        median = float(np.median(voxels[box][labels[box] > 0]))
+        if not ORGAN_HU[0] <= median <= ORGAN_HU[1]:
+            found.problems.append(("organ HU", f"{median:g}"))
     for side, size, name in zip(box, labels.shape, "zyx", strict=True):
         if (side.start == 0 or side.stop == size) and size > 1:
             found.problems.append(("at the border", f"along {name}"))
@@ -219,13 +254,14 @@ def _measure(
     if pieces > 1:
         found.problems.append(("pieces", f"{pieces}"))
     for value in lesion_values(job.labels):
-        mask = labels == value
-        count = int(np.count_nonzero(mask))
-        if 0 < count < FEWEST_VOXELS:
+        numbered, lesions = components(labels == value)
+        if lesions == 0:
+            continue
+        least = int(np.bincount(numbered.reshape(-1))[1:].min())
+        if least < FEWEST_VOXELS:
             found.problems.append(
-                ("tiny", f"{job.labels[value]}, {count} voxels, {count * grid.voxel_ml:.2g} ml")
+                ("tiny", f"{job.labels[value]}, {least} voxels, {least * grid.voxel_ml:.2g} ml")
             )
-        _, lesions = components(mask)
         if lesions > 1 and value > 1:
             found.problems.append(("several lesions", f"{job.labels[value]}, {lesions}"))
 

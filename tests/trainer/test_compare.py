@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from algorithm.errors import InputError
-from trainer.compare import PUBLISHED, Comparison, Difference, compare, published_cases, read_other
+from trainer.compare import PUBLISHED, Comparison, Difference, _judged, compare, published_cases, read_other
 from trainer.intervals import Paired, holm, interval_of_mean
 from trainer.scores import CASE_KEYS, CaseScores, Scores
 
@@ -112,6 +112,37 @@ def test_few_cases_are_never_called_a_difference() -> None:
     assert {one.verdict for one in compare(scores, read_other("nnunet-task07", LABELS)).overall} == {
         "too few cases to tell"
     }
+
+
+@pytest.mark.parametrize(
+    ("cases", "verdict"), [(6, "too few cases to tell"), (7, "too few cases to tell"), (8, "better")]
+)
+def test_a_difference_of_one_sign_is_noise_only_where_another_answer_was_possible(
+    cases: int, verdict: str
+) -> None:
+    """Six scores side by side, as three structures have by Dice and NSD, need 2^-n * 2 * 6 below 5 %."""
+    gains = Paired.of([0.4 + 0.01 * case for case in range(cases)])
+    losses = Paired.of([(-1) ** case * 0.1 + 0.001 * case for case in range(40)])
+    alone = Paired.of([0.4, 0.5])
+    six = [Difference("a", "dice", None, 1.0, 0.6, paired, None, "") for paired in [gains] * 6]
+    assert {one.verdict for one in _judged(six)} == {verdict}
+    judged = _judged([*six, Difference("a", "dice", None, 1.0, 0.6, alone, None, "")])
+    assert {one.verdict for one in judged[:6]} == {verdict}, (
+        "one that cannot tell takes nothing from the others"
+    )
+    assert (judged[6].verdict, judged[6].p) == ("too few cases to tell", None)
+    noise = _judged([Difference("a", "dice", None, 0.5, 0.5, losses, None, "")] * 6)
+    assert {one.verdict for one in noise} == {"inside the noise"}
+
+
+def test_noise_is_rarely_called_a_difference_in_any_table() -> None:
+    """Over many draws of noise without a mean, either table calls a difference in about 5 % of them, not more."""
+    cries = {"overall": 0, "grouped": 0}
+    for seed in range(100, 120):
+        comparison = compare(published("resenc_l", noise=0.1, seed=seed), read_other("nnunet-task07", LABELS))
+        for name in cries:
+            cries[name] += any(one.verdict in ("better", "worse") for one in getattr(comparison, name))
+    assert max(cries.values()) <= 4  # of 20: at 5 % more than 4 have a chance of 0.3 %
 
 
 def test_cases_that_one_side_lacks_are_counted_and_left_out(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,8 @@ def test_a_sound_data_set_has_statistics_only(task: Path, tmp_path: Path) -> Non
         ("error", "a (4): hold label values that dataset.json does not name", labels(ORGAN, (4, (2, 2, 2), (3, 3, 3)))),
         ("warning", "a: have a label without a foreground voxel", labels()),
         ("warning", "a (cancer, 8 voxels, 0.014 ml): have a lesion of under 50 voxels", SMALL),
+        ("warning", "a (cancer, 1 voxels, 0.0018 ml): have", labels(ORGAN, TUMOUR, (2, (5, 7, 9), (6, 8, 10)))),
+        ("note", "a (pancreas): lack one of the labels", labels((2, (2, 2, 2), (6, 8, 10)))),
         ("warning", "a (2): have a foreground in several pieces", labels(ORGAN, (1, (2, 9, 2), (3, 10, 3)))),
         ("note", "a (along y): have a label that touches the border", AT_BORDER),
         ("note", "a (cancer, 2): have several separate lesions", labels(ORGAN, TUMOUR, (2, (2, 2, 9), (6, 8, 10)))),
@@ -91,7 +94,7 @@ def test_an_odd_label_is_found(task: Path, severity: str, sentence: str, array: 
 @pytest.mark.parametrize(
     ("sentence", "scan"),
     [
-        ("(0 to 2500): hold values from 0 to beyond bone, as a CT stores them", (0, 2500)),
+        ("(0 to 2500): hold values as a CT stores them before its rescale to HU", (0, 2500)),
         ("(-1 to 1): span a range that no HU have, as after a normalisation", (-1, 1)),
         ("(from -100): hold no air", (-100, 300)),
     ],
@@ -103,6 +106,83 @@ def test_values_that_are_no_hu_are_found(task: Path, sentence: str, scan: tuple[
     told = [finding.sentence for finding in check(task, threads=1) if finding.severity != "note"]
     assert len(told) == 1
     assert told[0].startswith(f"1 case: b {sentence}")
+
+
+def body() -> np.ndarray:
+    """Return a scan with air around it, fat, soft tissue, bone and, where `ORGAN` is, an enhanced organ."""
+    scan = np.full((8, 10, 12), -1000, np.float32)
+    scan[:, 1:, 1:] = -100
+    scan[:, 2:, 2:] = 50
+    scan[2:6, 2:8, 2:10] = 90
+    scan[:, 9, 3:6] = 700
+    return scan + np.random.default_rng(0).normal(0, 5, scan.shape).astype(np.float32)
+
+
+def padded(scan: np.ndarray) -> np.ndarray:
+    """Return it as a scanner stores it: 1024 added, and -2000 outside its circle."""
+    scan = scan + 1024
+    scan[:, :1, :1] = -2000
+    return scan
+
+
+@pytest.mark.parametrize(
+    ("severity", "sentence", "change"),
+    [
+        ("error", "span a range that no HU have", lambda scan: scan * 0.05),
+        ("error", "span a range that no HU have", lambda scan: np.clip((scan + 160) / 400, 0, 1) * 255),
+        ("error", "hold values as a CT stores them", lambda scan: scan + 1024),
+        ("error", "hold values as a CT stores them", padded),
+        ("error", "hold values as a CT stores them", lambda scan: -scan),
+        ("error", "have labelled tissue whose median is no HU of soft tissue", lambda scan: scan + 400),
+        ("error", "hold hardly a value of fat or soft tissue", lambda scan: scan - 1024),
+        ("error", "hold hardly a value of fat or soft tissue", lambda scan: scan * 10),
+        ("warning", "hold no air (about -1000)", lambda scan: scan / 2),
+    ],
+)
+def test_a_wrong_scale_of_hu_is_found(
+    task: Path, severity: str, sentence: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    write(task / "imagesTr" / "b.nii.gz", np.round(body()).astype(np.int16))
+    assert not [one for one in check(task, threads=1) if one.severity != "note"]
+    write(task / "imagesTr" / "b.nii.gz", np.round(change(body())).astype(np.int16))
+    found = check(task, threads=1)
+    assert [one for one in of(found, severity) if one.startswith("1 case: b") and sentence in one], found
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_voxels_that_are_no_number_are_counted_and_the_rest_is_examined(task: Path, value: float) -> None:
+    scan = body()
+    scan[3, 4, 5] = value
+    write(task / "imagesTr" / "b.nii.gz", scan)
+    write(task / "labelsTr" / "c.nii.gz", labels())
+    found = check(task, threads=1)
+    assert of(found, "error") == ["1 case: b (1 voxels): hold NaN or infinite voxels; replace them"]
+    assert len(of(found, "warning")) == 1
+    assert "have a label without a foreground voxel" in of(found, "warning")[0]
+
+
+def test_the_same_scan_in_another_type_and_order_is_found(task: Path) -> None:
+    whole = np.round(body()).astype(np.int16)
+    write(task / "imagesTr" / "b.nii.gz", whole)
+    image = sitk.DICOMOrient(sitk.ReadImage(str(task / "imagesTr" / "b.nii.gz"), sitk.sitkFloat32), "SAR")
+    sitk.WriteImage(image, str(task / "imagesTs" / "t.nii.gz"))
+    (said,) = of(check(task, threads=1), "warning")
+    assert "under several names" in said
+    assert "b = t" in said
+
+
+def test_labels_of_test_cases_are_checked_too(task: Path) -> None:
+    write(task / "labelsTs" / "t.nii.gz", labels(ORGAN, TUMOUR))
+    sound = check(task, threads=1)
+    assert of(sound, "error") == of(sound, "warning") == []
+    write(task / "labelsTs" / "t.nii.gz", labels(ORGAN, (9, (2, 2, 2), (3, 3, 3))))
+    (said,) = of(check(task, threads=1), "error")
+    assert "1 case: t (9): hold label values that dataset.json does not name" in said
+
+
+def test_a_window_without_an_end_is_refused(task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "dataset", str(task), "--window-hu", "-100", "inf"]) == 1
+    assert "--window-hu must be a lower and a higher finite value" in capsys.readouterr().err
 
 
 def test_files_and_dataset_json_must_agree(task: Path) -> None:
@@ -162,7 +242,7 @@ def test_the_command_fails_with_an_error_and_passes_without(
     assert main(["doctor", "dataset", str(task), "--threads", "2"]) == 0
     assert capsys.readouterr().out.endswith("no error, 0 warnings\n")
     assert main(["doctor", "dataset", str(task), "--window-hu", "5", "5"]) == 1
-    assert "--window-hu must be a lower and a higher value" in capsys.readouterr().err
+    assert "--window-hu must be a lower and a higher finite value" in capsys.readouterr().err
     (task / "dataset.json").write_text("{")
     assert main(["doctor", "dataset", str(task)]) == 1
     assert "dataset.json" in capsys.readouterr().err.splitlines()[-1]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,17 +50,31 @@ KINDS = {
     "not finite": Kind("error", "hold NaN or infinite voxels; replace them"),
     "stored values": Kind(
         "error",
-        "hold values from 0 to beyond bone, as a CT stores them before its rescale to HU; convert them again",
+        "hold values as a CT stores them before its rescale to HU, from 0 to beyond bone, or upside down; "
+        "convert them again",
     ),
     "normalised": Kind(
-        "error", "span a range that no HU have, as after a normalisation; take the original scans"
+        "error",
+        "span a range that no HU have, as after a normalisation or in eight bits; take the original scans",
+    ),
+    "beyond HU": Kind(
+        "error",
+        "hold hardly a value of fat or soft tissue (-200 to 300), or many beyond HU; see by what they were multiplied "
+        "or moved",
+    ),
+    "organ HU": Kind(
+        "error",
+        "have labelled tissue whose median is no HU of soft tissue; check scale and offset of the values, "
+        "and whether the label belongs to the image",
     ),
     "no air": Kind(
-        "warning", "hold no air, which a CT shows around the patient; check that the values are HU"
+        "warning",
+        "hold no air (about -1000), which a CT shows around the patient; check that the values are HU",
     ),
     "empty label": Kind(
         "warning", "have a label without a foreground voxel; see whether the label is theirs"
     ),
+    "absent label": Kind("note", "lack one of the labels; see whether it is theirs"),
     "tiny": Kind("warning", "have a lesion of under 50 voxels, which resampling may remove; look at it"),
     "pieces": Kind("warning", "have a foreground in several pieces; look for stray voxels"),
     "several lesions": Kind("note", "have several separate lesions"),
@@ -94,8 +109,8 @@ def examine(args: argparse.Namespace) -> list[Finding]:
     from algorithm.errors import InputError
 
     low, high = args.window_hu
-    if not low < high:
-        raise InputError(f"--window-hu must be a lower and a higher value, got {low:g} {high:g}")
+    if not -math.inf < low < high < math.inf:
+        raise InputError(f"--window-hu must be a lower and a higher finite value, got {low:g} {high:g}")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads must be at least 1, got {args.threads}")
     return check(args.path, out=args.out, window_hu=(low, high), threads=args.threads)
@@ -120,7 +135,7 @@ def check(
     import os
 
     from algorithm.errors import InputError
-    from algorithm.images import case_name
+    from algorithm.images import case_name, list_images
     from algorithm.progress import progress
     from trainer.dataset import Dataset
     from trainer.examine import Job
@@ -132,11 +147,14 @@ def check(
     except InputError as problem:
         return [error(problem)]
     findings = _of_files(data)
+    # Labels of test cases stand in no dataset.json, but whoever has them scores with them.
+    folder = data.folder / "labelsTs"
+    of_tests = {case_name(label): label for label in list_images(folder)} if folder.is_dir() else {}
     jobs = [
-        Job(name, image, label, data.labels, data.channels, window_hu)
-        for name, image, label in (
-            *((case.name, case.image, case.label) for case in data.training),
-            *((case_name(image), image, None) for image in data.test),
+        Job(name, image, label, data.labels, data.channels, window_hu, is_training)
+        for name, image, label, is_training in (
+            *((case.name, case.image, case.label, True) for case in data.training),
+            *((case_name(image), image, of_tests.get(case_name(image)), False) for image in data.test),
         )
         if image.is_file() and (label is None or label.is_file())
     ]
@@ -173,7 +191,11 @@ def _of_files(data: Dataset) -> list[Finding]:
             )
         )
     found = [
-        path for name in FOLDERS if (data.folder / name).is_dir() for path in (data.folder / name).iterdir()
+        path
+        for folder in (data.folder, *(data.folder / name for name in FOLDERS))
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_file()
     ]
     macos = sorted(path for path in found if path.name.startswith("._"))
     if macos:
@@ -189,6 +211,7 @@ def _of_files(data: Dataset) -> list[Finding]:
         for path in found
         if image_suffix(path)
         and not path.name.startswith(".")
+        and path.parent != data.folder
         and path.resolve() not in known
         # labels of test cases have no place in a dataset.json
         and path.parent.name != "labelsTs"
