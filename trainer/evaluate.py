@@ -31,7 +31,7 @@ from trainer.surface import bounding_box, surface_scores
 log = logging.getLogger(__name__)
 
 NSD_TOLERANCE_MM = 5.0  # both labels of Task07 on the Decathlon's leaderboard
-CACHE_FORMAT = 2  # raise it when a score changes its meaning, so that kept scores are computed again
+CACHE_FORMAT = 3  # raise it when a score changes its meaning, so that kept scores are computed again
 MOST_NAMED = 5
 
 

@@ -62,9 +62,10 @@ def lesion_values(labels: Sequence[str]) -> list[int]:
 def match_lesions(reference: Mask, prediction: Mask, *, voxel_ml: float) -> Lesions:
     """Match the pieces of two masks (z, y, x); voxels that share a corner are one piece.
 
-    A lesion of the reference is found when it and the predicted pieces that touch it, taken together, have an
-    intersection over union of at least 0.1: one voxel of contact finds nothing, nor does calling everything a
-    lesion. A predicted piece that touches no found lesion is a false positive.
+    A lesion of the reference is found when it has an intersection over union of at least 0.1 with one predicted piece
+    or with all that touch it, taken together: one voxel of contact finds nothing, nor does calling everything a
+    lesion. One piece over two lesions may find both. A predicted piece is a false positive unless a tenth of it
+    lies in found lesions.
 
     Args:
         reference: bool (z, y, x).
@@ -82,8 +83,10 @@ def match_lesions(reference: Mask, prediction: Mask, *, voxel_ml: float) -> Lesi
     touches = shared > 0
     overlap = shared.sum(axis=1)
     union = sizes + touches @ called_sizes - overlap
-    found = overlap >= LEAST_IOU * np.maximum(union, 1)
-    useful = touches[found].any(axis=0)
+    unions_by_piece = np.maximum(sizes[:, np.newaxis] + called_sizes - shared, 1)
+    by_one = (shared / unions_by_piece).max(axis=1) >= LEAST_IOU
+    found = (overlap >= LEAST_IOU * np.maximum(union, 1)) | by_one
+    useful = shared[found].sum(axis=0) >= LEAST_IOU * called_sizes
     return Lesions(
         reference_ml=tuple((sizes[1:] * voxel_ml).tolist()),
         found=tuple(found[1:].tolist()),

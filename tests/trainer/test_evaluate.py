@@ -458,6 +458,12 @@ def test_the_union_is_scored_for_a_few_labels_only() -> None:
     assert list(structures(("background", *"abcde"))) == list("abcde")
 
 
+@pytest.mark.parametrize("labels", [("background", "case"), ("background", "a", "a")])
+def test_labels_whose_scores_would_hide_each_other_are_refused(labels: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="labels must have names of their own"):
+        structures(labels)
+
+
 def test_real_anatomy_scores_one_against_itself(real_data: Path) -> None:
     file = real_data / "abdomen_crlm_1004" / "pancreas_auto.nii.gz"
     scores = score_case(Pair("crlm", file, file), ("background", "pancreas"), nsd_tolerance_mm=5.0)

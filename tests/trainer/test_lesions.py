@@ -55,6 +55,17 @@ def test_fragments_find_a_lesion_together() -> None:
     assert lesions.false_positive_ml == ()
 
 
+def test_a_second_piece_that_barely_touches_takes_no_hit_away_and_is_false_itself() -> None:
+    reference = mask(((0, 0, 0), (1, 2, 8)))
+    blob = ((0, 1, 8), (6, 12, 12))  # shares a corner's voxel with the lesion below
+    alone = match_lesions(reference, mask(((0, 0, 0), (1, 1, 6))), voxel_ml=VOXEL_ML)
+    assert (alone.found, alone.false_positive_ml) == ((True,), ())
+    prediction = mask(((0, 0, 0), (1, 1, 5)), ((0, 1, 7), (1, 2, 8)), blob)
+    both = match_lesions(reference, prediction, voxel_ml=VOXEL_ML)
+    assert both.found == (True,)
+    assert both.false_positive_ml == (VOXEL_ML * (6 * 11 * 4 + 1),)
+
+
 def test_voxels_that_share_a_corner_are_one_lesion() -> None:
     lesions = match_lesions(mask(((0, 0, 0), (1, 1, 1)), ((1, 1, 1), (2, 2, 2))), mask(), voxel_ml=VOXEL_ML)
     assert lesions.reference_ml == (1.0,)
@@ -74,15 +85,20 @@ def test_against_a_plain_count_of_pieces_labelled_by_scipy(seed: int) -> None:
     corners = np.ones((3, 3, 3))
     true, lesions = ndimage.label(reference, corners)
     called, pieces = ndimage.label(prediction, corners)
-    found, useful = [], set()
+    found, inside = [], np.zeros_like(reference)
     for lesion in range(1, lesions + 1):
         here = true == lesion
         touching = set(called[here].tolist()) - {0}
         union = here | np.isin(called, list(touching))
-        hit = (here & prediction).sum() / union.sum() >= 0.1
+        single = [(here & (called == piece)).sum() / (here | (called == piece)).sum() for piece in touching]
+        hit = max([(here & prediction).sum() / union.sum(), *single]) >= 0.1
         found.append(bool(hit))
-        useful |= touching if hit else set()
-    false = [VOXEL_ML * (called == piece).sum() for piece in range(1, pieces + 1) if piece not in useful]
+        inside |= here if hit else np.zeros_like(here)
+    false = [
+        VOXEL_ML * (called == piece).sum()
+        for piece in range(1, pieces + 1)
+        if (inside & (called == piece)).sum() < 0.1 * (called == piece).sum()
+    ]
     ours = match_lesions(reference, prediction, voxel_ml=VOXEL_ML)
     assert sorted(ours.reference_ml) == sorted(VOXEL_ML * np.bincount(true.ravel())[1:])
     assert sum(ours.found) == sum(found)
