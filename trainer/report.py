@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,23 @@ SECTIONS = {
 }
 
 
+# What is read of scores.json and comparison.json.
+SHOWN: Mapping[str, type] = MappingProxyType(
+    {
+        "labels": list,
+        "cases": list,
+        "scans": list,
+        "mean": dict,
+        "intervals": dict,
+        "pooled": dict,
+        "batch_averaged": dict,
+    }
+)
+COMPARED: Mapping[str, type] = MappingProxyType(
+    {"against": str, "shared": int, "only_ours": int, "only_theirs": int, "overall": list, "grouped": list}
+)
+
+
 @dataclass(frozen=True)
 class Evaluated:
     """What SCORES holds, read and found sound."""
@@ -61,14 +79,17 @@ class Evaluated:
     def read(cls, folder: Path) -> Evaluated:
         """Read SCORES; InputError when it was not written by this release's `decathlon evaluate`."""
         document = _read_json(folder / SCORES, f"run `decathlon evaluate … --out {folder}` first")
-        if "scans" not in document or "cases" not in document:
+        _require(document, SHOWN, folder / SCORES)
+        names = set(document["mean"])
+        if not document["cases"] or any(not names <= case.keys() for case in document["cases"]):
             raise InputError(
-                f"{folder / SCORES} is of an older release and lacks what the report shows; "
-                "run `decathlon evaluate` again"
+                f"{folder / SCORES} must hold cases with a score of each of {', '.join(document['mean'])}, but does "
+                "not; run `decathlon evaluate` again"
             )
         comparison = None
         if (folder / COMPARISON).is_file():
             comparison = _read_json(folder / COMPARISON, "run `decathlon evaluate --against` again")
+            _require(comparison, COMPARED, folder / COMPARISON)
         return cls(folder, document, comparison, *read_sources(folder))
 
     @property
@@ -107,13 +128,15 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
     metrics = _read_metrics(run)
     model = _read_json(run / MODEL, "give the RUN of `decathlon train`")
     evaluated = Evaluated.read(scores)
+    if (labels := model.get("labels")) != evaluated.labels:
+        raise InputError(
+            f"RUN and SCORES must have the same labels, but {run / MODEL} has {labels} and {scores / SCORES} "
+            f"{evaluated.labels}; give the RUN whose predictions were scored"
+        )
     ranked = evaluated.worst_first()
-    chosen = choose([case["case"] for case in ranked], evaluated.sources, cases)
+    chosen = _read_scans(evaluated, ranked, cases)
     described, elements, slices = [], [], []
-    for number, source in enumerate(chosen):
-        title = _title(evaluated, next(case for case in ranked if case["case"] == source.case))
-        assert source.image is not None
-        scan = Scan.read(title, source.image, source.reference, source.prediction)
+    for number, (source, scan) in enumerate(chosen):
         description, data = embed(scan, number, evaluated.labels)
         described.append(description)
         elements.append(data)
@@ -122,7 +145,7 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
     parts = {
         "scores": _scores(evaluated),
         "comparison": _comparison(evaluated.comparison),
-        "cases": _cases(evaluated, ranked, [source.case for source in chosen]),
+        "cases": _cases(evaluated, ranked, [source.case for source, _ in chosen]),
         "viewer-section": _viewer(evaluated, described),
         "slices": "\n".join(slices),
         "groups": _groups(evaluated),
@@ -130,7 +153,7 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
         "curves": _curves(metrics, evaluated.labels),
         "made-by": _made_by(run, model, evaluated),
     }
-    data_set = model.get("provenance", {}).get("data_set", {}).get("name", "")
+    data_set = _part(_part(model, "provenance"), "data_set").get("name", "")
     title = f"decathlon-unet: {data_set or run.name}, {len(ranked)} cases"
     links = "".join(f'<li><a href="#{key}">{SECTIONS[key]}</a></li>' for key, html in parts.items() if html)
     sections = "\n".join(
@@ -149,6 +172,26 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
         temporary.write_text(page(title, body), encoding="utf-8")
 
 
+def _read_scans(
+    evaluated: Evaluated, ranked: Sequence[Mapping[str, Any]], most: int
+) -> list[tuple[Source, Scan]]:
+    """Return the scans that are shown; one that cannot be read is said, and another takes its place."""
+    scans: dict[str, Scan] = {}
+    sources = {source.case: source for source in evaluated.sources}
+    while True:
+        chosen = choose([case["case"] for case in ranked], list(sources.values()), most)
+        unread = next((source for source in chosen if source.case not in scans), None)
+        if unread is None:
+            return [(source, scans[source.case]) for source in chosen]
+        title = _title(evaluated, next(case for case in ranked if case["case"] == unread.case))
+        assert unread.image is not None
+        try:
+            scans[unread.case] = Scan.read(title, unread.image, unread.reference, unread.prediction)
+        except InputError as error:
+            log.warning("%s is not shown: %s", unread.case, error)
+            del sources[unread.case]
+
+
 def choose(ranked: Sequence[str], sources: Sequence[Source], most: int) -> list[Source]:
     """Return whose scans are shown, worst first: the worst cases, and the best one where there is room for it."""
     files = {source.case: source for source in sources}
@@ -160,6 +203,13 @@ def choose(ranked: Sequence[str], sources: Sequence[Source], most: int) -> list[
         gone = [path for path in (source.image, source.reference, source.prediction) if not path.exists()]
         if gone:
             log.warning("%s is not shown: %s is gone", case, gone[0])
+            continue
+        if changed := source.changed():
+            log.warning(
+                "%s is not shown: %s is no longer what was scored; run decathlon evaluate again",
+                case,
+                changed,
+            )
             continue
         shown.append(source)
     if len(shown) <= most:
@@ -179,11 +229,29 @@ def _read_json(file: Path, remedy: str) -> dict[str, Any]:
     return document
 
 
+def _require(document: Mapping[str, Any], keys: Mapping[str, type], file: Path) -> None:
+    wrong = next((key for key, kind in keys.items() if not isinstance(document.get(key), kind)), None)
+    if wrong is not None:
+        raise InputError(
+            f"{file} is damaged or of an older release: it lacks {wrong!r} as the report shows it; run "
+            "`decathlon evaluate` again"
+        )
+
+
+def _part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object within another one, empty where it is not there."""
+    part = document.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def _read_metrics(run: Path) -> list[dict[str, float]]:
     file = run / METRICS
     try:
         with file.open(newline="") as lines:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+        if any("epoch" not in row for row in rows):
+            raise ValueError("no column epoch")
+        return rows
     except OSError:
         raise InputError(
             f"{file} is missing; RUN must be the folder of `decathlon train`, which writes it"
@@ -461,21 +529,30 @@ def _curves(metrics: Sequence[Mapping[str, float]], labels: Sequence[str]) -> st
 
 
 def _made_by(run: Path, model: Mapping[str, Any], evaluated: Evaluated) -> str:
-    provenance = model.get("provenance", {})
+    provenance = _part(model, "provenance")
     hashes = {
         WEIGHTS: _sha256(run / WEIGHTS),
         MODEL: _sha256(run / MODEL),
         SCORES: _sha256(evaluated.folder / SCORES),
-        "data set": provenance.get("data_set", {}).get("sha256", "unknown"),
+        "data set": _part(provenance, "data_set").get("sha256", "unknown"),
+    }
+    label_maps = {
+        f"{what} of {source.case}": source.states[path].sha256
+        for source in evaluated.sources
+        for what, path in (("reference", source.reference), ("prediction", source.prediction))
+        if path in source.states
     }
     network = {name: value for name, value in model.items() if name != "provenance"}
     return "\n".join(
         [
             facts(hashes, caption="SHA-256"),
+            "<details><summary>Label maps that were scored</summary>"
+            + facts(label_maps, caption="SHA-256 of label maps")
+            + "</details>",
             facts(evaluated.versions, caption="Versions that scored"),
-            facts(_flat(provenance.get("versions", {})), caption="Versions that trained"),
+            facts(_flat(_part(provenance, "versions")), caption="Versions that trained"),
             "<details><summary>Settings of the training</summary>"
-            + facts(_flat(provenance.get("settings", {})), caption="Settings of the training")
+            + facts(_flat(_part(provenance, "settings")), caption="Settings of the training")
             + "</details>",
             "<details><summary>The model</summary>"
             + facts(_flat(network), caption="The model")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
@@ -27,13 +29,44 @@ PACKAGES = (
 
 
 @dataclass(frozen=True)
+class State:
+    """A file as it was when it was scored."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> State:
+        """Read a file; OSError where that fails."""
+        state = path.stat()
+        with path.open("rb") as file:
+            return cls(state.st_size, state.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
+
+    def is_of(self, path: Path) -> bool:
+        """Return whether a file is still what it was: its bytes are read only where size and time do not say so."""
+        now = path.stat()
+        if (now.st_size, now.st_mtime_ns) == (self.size, self.mtime_ns):
+            return True
+        return now.st_size == self.size and State.of(path).sha256 == self.sha256
+
+
+@dataclass(frozen=True)
 class Source:
-    """The files of a case; `image` is None where the scan was not at hand."""
+    """The files of a case; `image` is None where the scan was not at hand.
+
+    `states` are those of label maps when they were scored, by path; empty in what an older release wrote.
+    """
 
     case: str
     reference: Path
     prediction: Path
     image: Path | None
+    states: Mapping[Path, State] = field(default_factory=dict)
+
+    def changed(self) -> Path | None:
+        """Return a label map that is no longer what was scored, or None; OSError where one cannot be read."""
+        return next((path for path, state in self.states.items() if not state.is_of(path)), None)
 
 
 def versions() -> dict[str, str]:
@@ -53,6 +86,7 @@ def write_sources(out: Path, pairs: Sequence[Pair], images: Path | None) -> None
                 "reference": str(pair.reference.resolve()),
                 "prediction": str(pair.prediction.resolve()),
                 "image": None if image is None else str(image.resolve()),
+                "states": [asdict(State.of(path)) for path in (pair.reference, pair.prediction)],
             }
         )
     with replacing(out / FILE_NAME) as temporary:
@@ -65,17 +99,21 @@ def read_sources(scores: Path) -> tuple[dict[str, str], list[Source]]:
     file = scores / FILE_NAME
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        sources = [
-            Source(
-                str(case["case"]),
-                Path(case["reference"]),
-                Path(case["prediction"]),
-                None if case["image"] is None else Path(case["image"]),
-            )
-            for case in document["cases"]
-        ]
+        sources = [_source(case) for case in document["cases"]]
         return {str(name): str(version) for name, version in document["versions"].items()}, sources
     except OSError:
         raise InputError(f"{file} is missing; run `decathlon evaluate` again, which writes it") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{file} is damaged; run `decathlon evaluate` again, which writes it") from None
+
+
+def _source(case: Mapping[str, Any]) -> Source:
+    reference, prediction = Path(case["reference"]), Path(case["prediction"])
+    states = [State(**state) for state in case.get("states", [])]
+    return Source(
+        str(case["case"]),
+        reference,
+        prediction,
+        None if case["image"] is None else Path(case["image"]),
+        dict(zip((reference, prediction), states, strict=True)) if states else {},
+    )

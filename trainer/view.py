@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sys
 from collections.abc import Sequence
 from html import escape
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,13 @@ class Server(ThreadingHTTPServer):
             f'<p class="quiet">Research use; not a medical device.</p></header><main>{viewer}</main>'
         )
         self.answers[self.root] = (HTML, page(scan.title, body, connect="'self'").encode())
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Leave it unsaid when a browser goes away while voxels are on their way, as it does on a reload."""
+        if isinstance(sys.exception(), ConnectionError):
+            log.debug("the browser went away", exc_info=True)
+        else:
+            super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:

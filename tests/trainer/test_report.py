@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -142,6 +144,76 @@ def test_scans_that_are_gone_are_left_out_and_said(
     assert "No scan was at hand" in out.read_text()
 
 
+def test_a_label_map_that_changed_since_it_was_scored_is_not_shown(
+    run: Path, scored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predicted = tmp_path / "predicted"
+    for name in PREDICTED:  # another time alone is no change
+        os.utime(predicted / f"{name}.nii.gz", (0, 0))
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), str(scored), "--out", str(out)]) == 0
+    assert "is not shown" not in caplog.text
+    write(predicted / "pancreas_003.nii.gz", PREDICTED["pancreas_001"])
+    assert main(["report", str(run), str(scored), "--out", str(out)]) == 0
+    assert "pancreas_003 is not shown" in caplog.text
+    assert "pancreas_003.nii.gz is no longer what was scored; run decathlon evaluate again" in caplog.text
+    assert hashlib.sha256((predicted / "pancreas_002.nii.gz").read_bytes()).hexdigest() in out.read_text()
+
+
+def test_a_scan_that_cannot_be_read_makes_room_for_another(
+    run: Path, scored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (worst,) = (tmp_path / "scored").glob("**/imagesTr/pancreas_003.nii.gz")
+    worst.write_bytes(worst.read_bytes()[:100])
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), str(scored), "--out", str(out), "--cases", "2"]) == 0
+    assert "pancreas_003 is not shown: " in caplog.text
+    assert out.read_text().count('class="plate"') == 2
+
+
+def test_a_run_of_other_labels_is_refused(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = run / "bundle" / "model.json"
+    document = json.loads(model.read_text())
+    model.write_text(json.dumps(document | {"labels": ["background", "PZ", "TZ"]}))
+    assert main(["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]) == 1
+    assert "RUN and SCORES must have the same labels" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("scores/scores.json", {"cases": []}, "must hold cases with a score of each of"),
+        ("scores/scores.json", {"cases": [{"case": "a"}]}, "must hold cases with a score of each of"),
+        ("scores/scores.json", {"intervals": None}, "it lacks 'intervals'"),
+        ("scores/comparison.json", {"overall": None}, "it lacks 'overall'"),
+    ],
+)
+def test_damaged_scores_are_refused(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    file: str, change: dict[str, object], message: str,
+) -> None:  # fmt: skip
+    document = json.loads((tmp_path / file).read_text())
+    (tmp_path / file).write_text(json.dumps(document | change))
+    assert main(["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert message in said
+    assert "unexpected" not in said
+
+
+def test_a_run_without_provenance_or_epochs(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = run / "bundle" / "model.json"
+    model.write_text(json.dumps(json.loads(model.read_text()) | {"provenance": []}))
+    words = ["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]
+    assert main(words) == 0
+    (run / "metrics.csv").write_text("loss\n0.5\n")
+    assert main(words) == 1
+    assert "must hold a row of numbers an epoch" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
@@ -165,7 +237,7 @@ def test_scores_of_an_older_release_are_refused(
 ) -> None:
     (scored / "scores.json").write_text('{"mean": {}, "pooled": {}, "cases": []}')
     assert main(["report", str(run), str(scored), "--out", str(tmp_path / "report.html")]) == 1
-    assert "is of an older release" in capsys.readouterr().err.splitlines()[-1]
+    assert "is damaged or of an older release" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_worst_cases_and_the_best_are_chosen(tmp_path: Path) -> None:

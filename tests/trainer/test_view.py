@@ -85,6 +85,15 @@ def test_other_hosts_and_other_paths_are_refused(server: Server) -> None:
         assert ask(server, path)[0] == 404
 
 
+def test_a_browser_that_goes_away_is_no_error(server: Server, capfd: pytest.CaptureFixture[str]) -> None:
+    for error, said in ((ConnectionResetError(104, "reset by peer"), False), (ValueError("a defect"), True)):
+        try:
+            raise error
+        except (ConnectionError, ValueError):
+            server.handle_error(None, ("127.0.0.1", 1))
+        assert ("Traceback" in capfd.readouterr().err) == said
+
+
 def test_it_listens_on_loopback_only(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
     with socket.socket() as other:

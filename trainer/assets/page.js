@@ -71,7 +71,9 @@ class Viewer {
       this.opacity = Number(event.target.value) / 100;
       this.draw();
     });
-    for (const name of ["level", "width"]) this.find(name).addEventListener("input", () => this.draw());
+    for (const name of ["level", "width"]) this.find(name).addEventListener("input", (event) => {
+      if (!Number.isNaN(event.target.valueAsNumber)) this.draw(); // an empty field is about to be filled
+    });
     root.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(root);
   }
@@ -110,7 +112,8 @@ class Viewer {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.matches("select, input[type=number]")) return;
     const name = { r: "reference", p: "prediction" }[event.key.toLowerCase()];
     if (name && !this.find(name).disabled) this.find(name).click();
   }
