@@ -41,6 +41,7 @@ from trainer.settings import TrainSettings
 from trainer.train import train
 
 LABELS = ("background", "pancreas", "cancer")
+CURVE = [{"epoch": 1.0, "val_pooled_pancreas": 0.5, "val_pooled_cancer": 0.25}]
 
 
 def a_trial(number: int, parameters: Parameters, value: float | None, **changes: Any) -> Trial:
@@ -410,6 +411,59 @@ def test_a_search_whose_trials_all_fail_ends(tmp_path: Path) -> None:
         run_formula(tmp_path, plan)
 
 
+def test_a_search_ends_when_trials_fail_one_after_the_other_after_others_did_well(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, evaluations=30)
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        agenda = Agenda(store, plan, TpeSampler(plan.space, seed=0, random_first=30), LABELS)
+        for number in range(12):
+            trial = agenda.next("search")
+            assert trial is not None
+            if number < 2:
+                agenda.finish(trial, CURVE, seconds=1.0, stopped=False)
+            else:
+                agenda.fail(trial, "the GPU fell off the bus", seconds=1.0)
+        with pytest.raises(
+            InputError, match="the last 10 trials failed, the last one since the GPU fell off"
+        ):
+            agenda.next("search")
+
+
+def test_parameters_that_do_not_go_together_are_a_failed_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = small_plan(tmp_path, {"dropout": ["choice", 0.1, 0.2, 0.3]}, evaluations=12, random_first=12)
+    honest = Plan.trial_settings
+
+    def refuse(self: Plan, parameters: dict[str, Any], seed: int) -> TrainSettings:
+        if parameters["dropout"] == 0.2:
+            raise InputError("dropout = 0.2 does not go with the rest")
+        return honest(self, parameters, seed)
+
+    monkeypatch.setattr(Plan, "trial_settings", refuse)
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        agenda = Agenda(store, plan, TpeSampler(plan.space, seed=0, random_first=12), LABELS)
+        trained = 0
+        while found := agenda.trainable("search"):
+            agenda.finish(found[0], CURVE, seconds=1.0, stopped=False)
+            trained += 1
+        failed = [trial for trial in store.trials() if trial.state == "failed"]
+    assert len(failed) + trained == 12
+    assert {trial.parameters["dropout"] for trial in failed} == {0.2}
+    assert {trial.error for trial in failed} == {"dropout = 0.2 does not go with the rest"}
+
+
+def test_whole_numbers_are_drawn_alike() -> None:
+    space = Space.read({"base_filters": ["integer", 1, 3]}, "a test")
+    drawn = [
+        TpeSampler(space, seed=seed, random_first=1).suggest([])[0]["base_filters"] for seed in range(900)
+    ]
+    counts = np.bincount(np.array(drawn, np.int64), minlength=4)[1:]
+    assert counts.sum() == 900
+    assert (
+        np.abs(counts - 300).max() < 60
+    )  # four standard deviations; half a weight at the ends would be 150 away
+
+
 @pytest.mark.usefixtures("formula")
 def test_trials_side_by_side_are_the_same_trials(tmp_path: Path) -> None:
     """Random ones, since what TPE suggests depends on what has ended."""
@@ -484,6 +538,12 @@ def test_slots_share_cores_and_gpus(tmp_path: Path) -> None:
             RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory\nstack"),
             {"failed": "out of memory: [enforce fail] DefaultCPUAllocator: can't allocate memory"},
         ),
+        (OSError(12, "Cannot allocate memory"), {"failed": "out of memory"}),
+        (
+            RuntimeError("CUDA error: unspecified launch failure\nmore"),
+            {"broken": "the GPU is not usable any more (CUDA error: unspecified launch failure)"},
+        ),
+        (RuntimeError("CUDA out of memory. Tried"), {"failed": "out of memory: CUDA out of memory. Tried"}),
         (ZeroDivisionError("by\nnought"), {"failed": "ZeroDivisionError: by"}),
         (OSError(28, "No space left on device", "/a/b"), {"broken": "/a/b: no space left on device"}),
     ],

@@ -126,6 +126,14 @@ def positive(text: str) -> int:
     return number
 
 
+def not_negative(text: str) -> int:
+    """Parse an option that is a whole number from 0, as a seed is."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {number}")
+    return number
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" where something known is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

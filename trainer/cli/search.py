@@ -11,7 +11,7 @@ import math
 import sys
 from pathlib import Path
 
-from trainer.cli import positive
+from trainer.cli import not_negative, positive
 
 EXAMPLE = "decathlon search WORK --space paper-wce --out SEARCH"
 
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="try the settings of these runs first",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of what is suggested (default: 0)")
+    parser.add_argument("--seed", type=not_negative, metavar="N", help="of what is suggested (default: 0)")
     parser.add_argument(
         "--jobs", type=positive, metavar="N", help="trials side by side (default: one a GPU, else one)"
     )

@@ -18,7 +18,7 @@ from trainer.search.store import Kind, State, Store, Trial
 from trainer.settings import TrainSettings
 
 log = logging.getLogger(__name__)
-HOPELESS = 10  # failed trials, without any that did not, that end a search
+HOPELESS = 10  # failed trials, one after the other, that end a search
 
 
 class Agenda:
@@ -57,7 +57,7 @@ class Agenda:
         Confirmations are of the best trials of a search, so they wait until all of these have ended.
 
         Raises:
-            InputError: so many trials failed, and no other ended, that it is not the parameters' fault.
+            InputError: so many trials failed one after the other that it is not the parameters' fault.
 
         """
         trials = self.store.trials()
@@ -71,12 +71,23 @@ class Agenda:
             self.store.start(trial.number, device)
         return trial
 
+    def trainable(self, kind: Kind, device: str | None = None) -> tuple[Trial, TrainSettings] | None:
+        """Return the next trial with its settings, as `next`; one whose parameters do not go together has failed."""
+        while trial := self.next(kind, device):
+            try:
+                return trial, self.settings(trial)
+            except InputError as error:
+                self.fail(trial, str(error), seconds=0.0)
+        return None
+
     def _check_hope(self, trials: Sequence[Trial]) -> None:
         ended = [trial for trial in trials if not trial.is_running]
-        if len(ended) >= HOPELESS and all(trial.state == "failed" for trial in ended):
+        last = ended[-HOPELESS:]
+        if len(last) == HOPELESS and all(trial.state == "failed" for trial in last):
+            which = f"all of the first {len(ended)}" if len(ended) == HOPELESS else f"the last {HOPELESS}"
             raise InputError(
-                f"all of the first {len(ended)} trials failed, the last one since {ended[-1].error}; mend the cause, "
-                "and search in another --out"
+                f"{which} trials failed, the last one since {ended[-1].error}; mend the cause, and search in another "
+                "--out"
             )
 
     def _new_trial(self, trials: Sequence[Trial]) -> Trial | None:

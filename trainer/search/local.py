@@ -11,6 +11,7 @@ from algorithm.errors import InputError
 from trainer.search.agenda import Agenda, trial_folder
 from trainer.search.slot import ASKED_TO_END, Slot
 from trainer.search.store import Trial
+from trainer.settings import TrainSettings
 
 BEFORE_BLAME_S = 2.0  # what kills a worker may be killing the search too, and then the trial has not failed
 
@@ -28,8 +29,9 @@ def run_local(agenda: Agenda, slots: Sequence[Slot], work: Path, search: Path) -
         with selectors.DefaultSelector() as selector:
             while True:
                 for slot in slots:
-                    if slot not in busy and (trial := _next(agenda, slot)):
-                        slot.begin(work, trial_folder(search, trial), agenda.settings(trial).as_dict())
+                    if slot not in busy and (found := _next(agenda, slot)):
+                        trial, settings = found
+                        slot.begin(work, trial_folder(search, trial), settings.as_dict())
                         busy[slot] = (trial, time.monotonic())
                         selector.register(slot.fileno(), selectors.EVENT_READ, slot)
                 if not busy:
@@ -49,9 +51,8 @@ def run_local(agenda: Agenda, slots: Sequence[Slot], work: Path, search: Path) -
             slot.close()
 
 
-def _next(agenda: Agenda, slot: Slot) -> Trial | None:
-    trial = agenda.next("search", slot.where)
-    return trial if trial is not None else agenda.next("confirmation", slot.where)
+def _next(agenda: Agenda, slot: Slot) -> tuple[Trial, TrainSettings] | None:
+    return agenda.trainable("search", slot.where) or agenda.trainable("confirmation", slot.where)
 
 
 def _hear(agenda: Agenda, slot: Slot, trial: Trial, seconds: float) -> bool:

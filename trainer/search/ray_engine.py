@@ -194,7 +194,7 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         self.agenda, self.kind = agenda, kind
         self.broken: str | None = None
         self._trials: dict[str, Trial] = {}
-        self._first = agenda.next(kind)
+        self._first = agenda.trainable(kind)
 
     def is_exhausted(self) -> bool:
         """Whether there is nothing to train at all."""
@@ -202,16 +202,17 @@ class FromAgenda(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial's folder and settings, or that there is none."""
-        trial, self._first = self._first, None
-        if trial is None:
+        found, self._first = self._first, None
+        if found is None:
             try:
-                trial = None if self.broken else self.agenda.next(self.kind)
+                found = None if self.broken else self.agenda.trainable(self.kind)
             except InputError as error:  # Tune would wrap it
                 self.broken = str(error)
-        if trial is None:
+        if found is None:
             return Searcher.FINISHED
+        trial, settings = found
         self._trials[trial_id] = trial
-        return {"folder": trial.folder, "settings": json.dumps(self.agenda.settings(trial).as_dict())}
+        return {"folder": trial.folder, "settings": json.dumps(settings.as_dict())}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep an epoch; whether the trial goes on is Tune's scheduler's to say."""

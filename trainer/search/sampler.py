@@ -108,7 +108,8 @@ def _expression(row: Parameter) -> Any:
     if row.distribution == "choice":
         return hyperopt.hp.choice(row.name, list(row.values))
     if row.distribution == "integer":
-        return hyperopt.hp.uniformint(row.name, int(row.low), int(row.high))
+        # Hyperopt's own uniformint draws the ends half as often as what lies between.
+        return hyperopt.hp.quniform(row.name, int(row.low) - 0.5, int(row.high) + 0.5, 1)
     if row.distribution == "loguniform":
         return hyperopt.hp.loguniform(row.name, float(np.log(row.low)), float(np.log(row.high)))
     return hyperopt.hp.uniform(row.name, row.low, row.high)
@@ -116,9 +117,7 @@ def _expression(row: Parameter) -> Any:
 
 def _hyperopt_value(row: Parameter, value: Value) -> float | int:
     """Return what Hyperopt keeps of a value: for a choice its place."""
-    if row.distribution == "choice":
-        return row.values.index(value)
-    return int(value) if row.distribution == "integer" else float(value)
+    return row.values.index(value) if row.distribution == "choice" else float(value)
 
 
 def _itself(point: Any) -> Any:

@@ -6,6 +6,7 @@ ends, whoever asked is gone, and it goes too, at once: what it was training is c
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 60.0  # for a worker of a killed search to leave the trial's folder
+BROKEN_GPU = (
+    "CUDA error",
+    "CUDNN_STATUS_EXECUTION_FAILED",
+)  # what befalls every later trial of the process, too
 NO_MEMORY = ("out of memory", "defaultcpuallocator", "alloc_cpu")  # PyTorch's RuntimeErrors for it
 
 
@@ -77,6 +82,8 @@ def _train(
         except Timeout:
             return {"broken": f"another process is at work in {folder}: wait for it to end"}
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                return {"failed": "out of memory"}
             log.exception("system")
             return {"broken": f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"}
         except Exception as error:
@@ -84,6 +91,8 @@ def _train(
             said = " ".join((str(error).splitlines() or [""])[0].split())
             if any(word in str(error).lower() for word in NO_MEMORY):
                 return {"failed": f"out of memory: {said}"}
+            if any(word in str(error) for word in BROKEN_GPU):
+                return {"broken": f"the GPU is not usable any more ({said})"}
             return {"failed": f"{type(error).__name__}: {said}"}
     return {"done": curve, "stopped": stopped}
 
