@@ -22,7 +22,7 @@ COPY pyproject.toml /
 RUN mkdir /requirements \
     && python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
         extras = project['optional-dependencies']; \
-        print(*project['dependencies'], *extras['algorithm'], **(name for name in extras['openvino'] if name.startswith('openvino')), sep='\n')" > /all.txt \
+        print(*project['dependencies'], *extras['algorithm'], *(name for name in extras['openvino'] if name.startswith('openvino')), sep='\n')" > /all.txt \
     && grep -vE '^(evalutils|openvino)' /all.txt > /requirements/common.txt \
     && grep -E '^(evalutils|openvino)' /all.txt > /requirements/alone.txt
 

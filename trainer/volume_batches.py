@@ -13,7 +13,7 @@ from torch import Tensor
 
 import voxelcore
 from algorithm.errors import InputError
-from trainer.volumes import IMAGE, LABEL
+from trainer.volumes import IMAGE, LABEL, map_array
 
 
 class Source(Protocol):
@@ -155,10 +155,7 @@ def open_volumes(work: Path, names: Sequence[str]) -> list[tuple[NDArray[np.int1
     volumes = []
     for name in names:
         try:
-            image, label = (
-                np.asarray(np.load(work / "volumes" / name / part, mmap_mode="r", allow_pickle=False))
-                for part in (IMAGE, LABEL)
-            )
+            image, label = (map_array(work / "volumes" / name / part) for part in (IMAGE, LABEL))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"source needs the volume {work / 'volumes' / name}, which cannot be read ({error}); "

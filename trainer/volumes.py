@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from trainer.dataset import Case
 log = logging.getLogger(__name__)
 FORMAT = 1  # raised when the same settings give other voxels
 IMAGE, LABEL, RECORD = "image.npy", "label.npy", "volume.json"
+# NumPy parses headers with ast, which fails in threads of Python 3.11: https://github.com/python/cpython/issues/106905
+_parsing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,23 @@ class Volume:
 
     def image(self) -> NDArray[np.int16]:
         """Map the image: int16 (c, z, y, x), HU or z-scores, clipped to the window; its last reference unmaps it."""
-        return np.asarray(np.load(self.folder / IMAGE, mmap_mode="r", allow_pickle=False))
+        return map_array(self.folder / IMAGE)
 
     def label(self) -> NDArray[np.uint8]:
         """Map the labels: uint8 (z, y, x)."""
-        return np.asarray(np.load(self.folder / LABEL, mmap_mode="r", allow_pickle=False))
+        return map_array(self.folder / LABEL)
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an array of a .npy file, read only; its last reference unmaps it. Any thread may call.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no array.
+
+    """
+    with _parsing:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 def prepare_volumes(
