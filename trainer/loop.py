@@ -28,6 +28,7 @@ from trainer.parts import describe_bundle, first_patches, make_loss, make_optimi
 from trainer.patches import Batches, PatchFile
 from trainer.precision import bfloat16_agrees, choose_precision
 from trainer.settings import TrainSettings, learning_rate
+from trainer.start import Start
 from trainer.tally import Tally
 from trainer.volume_batches import Source, open_volumes
 from trainer.volume_validation import score_volumes
@@ -47,6 +48,7 @@ class Trainer:
     run: Path
     device: torch.device
     world: World = field(default_factory=World)
+    start: Start | None = None  # weights to begin with, where there is no checkpoint
     goes_on: Callable[[Sequence[Row]], bool] | None = None  # asked before every epoch but the first
 
     def __post_init__(self) -> None:
@@ -60,6 +62,8 @@ class Trainer:
             activation=settings.activation,
             tie_context_convs=settings.tie_context_convs,
         ).to(self.device)
+        if self.start is not None:
+            self.start.load_into(self.network)
         if self.device.type == "cpu" or settings.compile:
             to_channels_last(self.network)
         if self.device.type == "cuda":
@@ -333,9 +337,10 @@ class Trainer:
             self.network.eval(), self._first_validation_images()
         )
         meta = self.train_file.meta
-        return Bundle(
-            self.network, describe_bundle(self.network, self.settings, meta, self.history, bfloat16=same)
-        )
+        description = describe_bundle(self.network, self.settings, meta, self.history, bfloat16=same)
+        if self.start is not None:
+            description.provenance["initial_weights"] = self.start.sha256
+        return Bundle(self.network, description)
 
     def _restore_results(self) -> None:
         """Make what is gone from the folder of a training that has ended, as far as its last state tells."""

@@ -20,6 +20,7 @@ from trainer.lock import alone_in, remove_leftovers
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
 from trainer.settings import TrainSettings
+from trainer.start import Start, read_start
 
 log = logging.getLogger(__name__)
 # What a training may be continued with another value of: how long it goes on, and what is kept of it.
@@ -33,27 +34,29 @@ def train(
     *,
     device: str | None = None,
     threads: int | None = None,
+    weights: Path | None = None,
     must_resume: bool = False,
     goes_on: Callable[[Sequence[Row]], bool] | None = None,
 ) -> list[Row]:
     """Train on WORK/train.h5, validate on WORK/val.h5, write everything to `run`; continue what was begun there.
 
+    A training begins with the weights of the bundle `weights`, or with random ones.
     `goes_on` is given the rows of `History` before every epoch but the first, also that which a killed training is
     continued with; False ends the training. Returned are the rows of all epochs.
 
     Raises:
         InputError: patch files are missing or foreign, `run` holds a training with other settings or data, the
-            device does not exist, or `must_resume` finds nothing to continue.
+            device does not exist, `weights` is no bundle of this network, or `must_resume` finds nothing to continue.
 
     """
     if threads is not None:
         torch.set_num_threads(threads)
     train_file, val_file = open_patches(work)
     with joined(device) as world:
-        claim = _claim(run, settings, train_file, val_file)
-        trainer = Trainer(
-            settings, train_file, val_file, run, choose_device(device, world.local_rank), world, goes_on
-        )
+        start = None if weights is None else read_start(weights, train_file.meta)
+        claim = _claim(run, settings, train_file, val_file, start)
+        place = choose_device(device, world.local_rank)
+        trainer = Trainer(settings, train_file, val_file, run, place, world, start, goes_on)
         resumed = trainer.resume()
         if must_resume and not resumed:
             raise InputError(
@@ -138,12 +141,15 @@ def _refuse_strangers(train_file: PatchFile, val_file: PatchFile) -> None:
             )
 
 
-def _claim(run: Path, settings: TrainSettings, train_file: PatchFile, val_file: PatchFile) -> str:
+def _claim(
+    run: Path, settings: TrainSettings, train_file: PatchFile, val_file: PatchFile, start: Start | None
+) -> str:
     """Return the content of RUN/settings.json; refuse a run that was begun with another one."""
     file = run / "settings.json"
     wanted = {
         "patches_digest": train_file.meta.digest,
         "validation_digest": val_file.meta.digest,
+        **({} if start is None else {"initial_weights": start.sha256}),
         **settings.as_dict(),
     }
     claim = json.dumps(wanted, indent=2) + "\n"

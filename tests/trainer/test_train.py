@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from algorithm.bundle import read_bundle
+from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.segmenter import Segmenter
 from tests.trainer.conftest import MakeTask
@@ -64,6 +64,47 @@ def test_the_best_bundle_is_of_the_best_epoch(work: Path, tmp_path: Path) -> Non
     scores = [(float(row["val_pooled_pancreas"]) + float(row["val_pooled_cancer"])) / 2 for row in rows(run)]
     done = read_bundle(run / "bundle").description.provenance["epochs_done"]
     assert done == int(np.argmax(scores)) + 1
+
+
+def test_a_training_begins_with_the_weights_of_a_bundle(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, fine = tmp_path / "first", tmp_path / "fine"
+    assert main(arguments(work, first, epochs=3)) == 0
+    command = [*arguments(work, fine, epochs=1, learning_rate=1e-30), "--weights", str(first / "bundle-last")]
+    assert main(command) == 0
+    for name, weight in weights(first).items():
+        assert torch.equal(weights(fine)[name], weight)
+    assert rows(fine)[0]["val_loss"] == rows(first)[-1]["val_loss"]
+    assert "was trained with" not in capsys.readouterr().err
+    provenance = read_bundle(fine / "bundle").description.provenance
+    assert (
+        provenance["initial_weights"] == json.loads((fine / "settings.json").read_text())["initial_weights"]
+    )
+    assert main([*command[:-2], "--set", "epochs=2"]) == 1
+    assert "initial_weights" in capsys.readouterr().err
+
+
+def test_weights_of_another_network_are_refused(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(work, tmp_path / "first", epochs=1)) == 0
+    bundle = tmp_path / "first" / "bundle"
+    assert main([*arguments(work, tmp_path / "fine", base_filters=3), "--weights", str(bundle)]) == 1
+    assert f"with base_filters 3, but {bundle} has base_filters 2" in capsys.readouterr().err
+    assert not (tmp_path / "fine").exists()
+
+
+def test_what_weights_are_not_used_to_is_said(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(work, tmp_path / "first", epochs=1)) == 0
+    bundle = read_bundle(tmp_path / "first" / "bundle")
+    other = dataclasses.replace(bundle.description, window_hu=(-200.0, 300.0))
+    write_bundle(tmp_path / "other", Bundle(bundle.network, other))
+    command = [*arguments(work, tmp_path / "fine", epochs=1), "--weights", str(tmp_path / "other")]
+    assert main(command) == 0
+    assert "was trained with window_hu (-200.0, 300.0), and these patches have" in capsys.readouterr().err
 
 
 TRAIN = "import sys; from trainer.cli import main; sys.exit(main())"

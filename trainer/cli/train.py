@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change single settings of the preset, e.g. epochs=30 class_weights=[1,10] augment.noise_share=0.1",
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        metavar="BUNDLE",
+        help="begin with the weights of this bundle, to fine-tune it, and not with random ones",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--threads", type=positive, help="CPU threads of the network (default: one for each core)"
@@ -71,4 +77,12 @@ def run(args: argparse.Namespace) -> None:
         name = args.preset or "paper"
         source, table = f"preset {name}", read_preset(name).train
     settings = TrainSettings.read(merged(table, read_assignments(args.set)), source)
-    train(args.work, args.out, settings, device=args.device, threads=args.threads, must_resume=args.resume)
+    train(
+        args.work,
+        args.out,
+        settings,
+        device=args.device,
+        threads=args.threads,
+        weights=args.weights,
+        must_resume=args.resume,
+    )
