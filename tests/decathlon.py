@@ -12,6 +12,11 @@ import SimpleITK as sitk
 SPACING_XYZ_MM = (0.8, 0.9, 2.5)
 ORIGIN_XYZ_MM = (-30.0, 12.5, 7.0)
 RAS = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+IN_4D = {
+    "spacing_xyz_mm": (*SPACING_XYZ_MM, 1.0),
+    "origin_xyz_mm": (*ORIGIN_XYZ_MM, 0.0),
+    "direction": (-1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0),
+}  # the same grid for `write` of channels (c, z, y, x)
 
 
 def write(
@@ -22,7 +27,7 @@ def write(
     origin_xyz_mm: tuple[float, ...] = ORIGIN_XYZ_MM,
     direction: tuple[float, ...] = RAS,
 ) -> Path:
-    image = sitk.GetImageFromArray(array)
+    image = sitk.GetImageFromArray(array, isVector=False)
     image.SetSpacing(spacing_xyz_mm)
     image.SetOrigin(origin_xyz_mm)
     image.SetDirection(direction)

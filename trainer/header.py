@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,21 @@ def read_header(path: Path) -> Header:
 
     Raises InputError in one sentence.
     """
+    reader = _information(path)
+    dimensions = reader.GetDimension()
+    several = (dimensions == 4 and reader.GetSize()[3] > 1) or reader.GetNumberOfComponents() > 1
+    grid = _grid_of_a_channel(path, reader) if several else read_geometry(path)
+    return Header(grid, dimensions, is_uint8=reader.GetPixelID() == sitk.sitkUInt8)
+
+
+def count_channels(path: Path) -> int:
+    """Return how many numbers an image has at each place; InputError as `read_header`."""
+    reader = _information(path)
+    return int(math.prod(reader.GetSize()[3:]) * reader.GetNumberOfComponents())
+
+
+def _information(path: Path) -> sitk.ImageFileReader:
+    """Return a reader that has read the header."""
     suffix = image_suffix(path)
     if suffix is None or not path.is_file():
         raise InputError(f"{path} must be an image file that ends in one of {', '.join(READERS)}")
@@ -38,10 +54,7 @@ def read_header(path: Path) -> Header:
             reader.ReadImageInformation()
     except (RuntimeError, MemoryError) as error:
         raise InputError(f"{path} has a header that cannot be read: {reason(error)}") from None
-    dimensions = reader.GetDimension()
-    several = (dimensions == 4 and reader.GetSize()[3] > 1) or reader.GetNumberOfComponents() > 1
-    grid = _grid_of_a_channel(path, reader) if several else read_geometry(path)
-    return Header(grid, dimensions, is_uint8=reader.GetPixelID() == sitk.sitkUInt8)
+    return reader
 
 
 def _grid_of_a_channel(path: Path, reader: sitk.ImageFileReader) -> Geometry:

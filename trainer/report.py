@@ -23,6 +23,7 @@ from PIL import Image
 from algorithm.colours import label_colour
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from trainer.adapt import is_ct
 from trainer.charts import Line, chart
 from trainer.figures import TRAINING, VALIDATION, save_overlay_grid
 from trainer.overlay import OverlayRow
@@ -112,7 +113,7 @@ class Evaluated:
         return sorted(self.document["cases"], key=lambda case: (mean(case), case["case"]))
 
 
-def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> None:
+def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES, channel: int = 0) -> None:
     """Write the page.
 
     Args:
@@ -120,9 +121,10 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
         scores: the folder of `decathlon evaluate`.
         out: the HTML file.
         cases: how many scans the viewer holds: the worst ones, and the best for comparison.
+        channel: which one of scans with several is shown, from 0 on.
 
     Raises:
-        InputError: a folder lacks what it must hold, or a scan and its labels have different grids.
+        InputError: a folder lacks what it must hold, or the model has no such channel.
 
     """
     metrics = _read_metrics(run)
@@ -134,7 +136,7 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
             f"{evaluated.labels}; give the RUN whose predictions were scored"
         )
     ranked = evaluated.worst_first()
-    chosen = _read_scans(evaluated, ranked, cases)
+    chosen = _read_scans(evaluated, ranked, cases, _Shown.of(model, channel, run / MODEL))
     described, elements, slices = [], [], []
     for number, (source, scan) in enumerate(chosen):
         description, data = embed(scan, number, evaluated.labels)
@@ -172,8 +174,29 @@ def write_report(run: Path, scores: Path, out: Path, *, cases: int = CASES) -> N
         temporary.write_text(page(title, body), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """Which channel of the model's is shown, and whether it is in HU."""
+
+    channels: tuple[str, ...]
+    channel: int
+    in_hu: bool
+
+    @classmethod
+    def of(cls, model: Mapping[str, Any], channel: int, file: Path) -> _Shown:
+        """Read it from model.json; InputError where there is no such channel."""
+        channels = model.get("channels")
+        if not isinstance(channels, list) or not channels or not all(isinstance(c, str) for c in channels):
+            raise InputError(f"{file} must name the channels of the model; give the RUN of `decathlon train`")
+        if channel >= len(channels):
+            named = ", ".join(f"{number} {name}" for number, name in enumerate(channels))
+            raise InputError(f"--channel must be one of the model's ({named}), got {channel}")
+        in_hu = model.get("normalisation", "window") == "window" and is_ct(channels)
+        return cls(tuple(channels), channel, in_hu)
+
+
 def _read_scans(
-    evaluated: Evaluated, ranked: Sequence[Mapping[str, Any]], most: int
+    evaluated: Evaluated, ranked: Sequence[Mapping[str, Any]], most: int, shown: _Shown
 ) -> list[tuple[Source, Scan]]:
     """Return the scans that are shown; one that cannot be read is said, and another takes its place."""
     scans: dict[str, Scan] = {}
@@ -186,7 +209,15 @@ def _read_scans(
         title = _title(evaluated, next(case for case in ranked if case["case"] == unread.case))
         assert unread.image is not None
         try:
-            scans[unread.case] = Scan.read(title, unread.image, unread.reference, unread.prediction)
+            scans[unread.case] = Scan.read(
+                title,
+                unread.image,
+                unread.reference,
+                unread.prediction,
+                channels=shown.channels,
+                channel=shown.channel,
+                in_hu=shown.in_hu,
+            )
         except InputError as error:
             log.warning("%s is not shown: %s", unread.case, error)
             del sources[unread.case]
@@ -272,7 +303,7 @@ def _slice(scan: Scan, labels: Sequence[str]) -> str:
     row = OverlayRow.of(scan.title, scan.image, scan.reference, scan.prediction, scan.geometry)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "slice.png"
-        save_overlay_grid(file, [row], labels=labels, window_hu=scan.window())
+        save_overlay_grid(file, [row], labels=labels, window_hu=scan.stored_window())
         encoded = base64.b64encode(_smaller(file)).decode()
     return (
         f'<figure class="plate"><img alt="{escape(row.title)}: image, reference and prediction" '

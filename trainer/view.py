@@ -56,7 +56,7 @@ class Server(ThreadingHTTPServer):
             if array is None:
                 continue
             kind = "int16" if name == "image" else "uint8"
-            described[name] = {"type": kind, "url": name, "low": 0, "step": 1}
+            described[name] = {"type": kind, "url": name, "low": scan.low, "step": scan.step}
             little = np.ascontiguousarray(array, dtype=np.dtype(kind).newbyteorder("<"))
             self.answers[self.root + name] = (BYTES, little.reshape(-1).view(np.uint8).data)
         viewer = viewer_html(labels, [described], reference=scan.reference is not None)

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from algorithm.colours import COLOURS
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation, same_grid
-from algorithm.images import read_hounsfield, read_labels
+from algorithm.images import image_suffix, read_image, read_labels, stored_of, stored_voxels
+from algorithm.intensities import Stored, range_of
+from trainer.adapt import is_ct
 from trainer.figures import WINDOW_HU
+from trainer.header import count_channels
 from trainer.overlay import telling_slice
 from trainer.surface import bounding_box
 
@@ -28,13 +31,23 @@ AIR_HU = -500  # a CT has voxels below, an MR image has none
 LOWEST_HU, STEP_HU = -200.0, 2.0  # of a byte: the windows that show soft tissue lie within
 GRAY_LEVELS = 255
 PERCENTILES = (0.5, 99.5)
+LEVELS = 10_000  # of int16 between these percentiles, where values are no HU and rounding would lose them
 
 
 @dataclass(frozen=True)
 class Scan:
     """A scan and its labels, arrays (z, y, x) with x to the patient's left, y to the back, z to the head.
 
-    `reference` is None where there is none.
+    Attributes:
+        title: what the scan is called.
+        image: one channel; a voxel of it stands for low + step * itself, in HU where `is_ct`.
+        reference: None where there is none.
+        prediction: on the same grid.
+        geometry: the grid.
+        low, step: 0 and 1 of HU and of whole numbers.
+        is_ct: whether the values are HU.
+        channel: which channel is shown, empty of the only one.
+
     """
 
     title: str
@@ -42,11 +55,50 @@ class Scan:
     reference: NDArray[np.uint8] | None
     prediction: NDArray[np.uint8]
     geometry: Geometry
+    low: float = 0.0
+    step: float = 1.0
+    is_ct: bool = True
+    channel: str = ""
 
     @classmethod
-    def read(cls, title: str, image: Path, reference: Path | None, prediction: Path) -> Scan:
-        """Read the files; InputError when they do not share one grid."""
-        voxels, geometry = read_hounsfield(image)
+    def read(
+        cls,
+        title: str,
+        image: Path,
+        reference: Path | None,
+        prediction: Path,
+        *,
+        channels: Sequence[str] = (),
+        channel: int = 0,
+        in_hu: bool | None = None,
+    ) -> Scan:
+        """Read the files, of a scan with several channels one.
+
+        Args:
+            title: what the scan is called.
+            image: an image file or a folder of DICOM slices.
+            reference: a label map, if any.
+            prediction: another one.
+            channels: names, used where the file has as many channels; it says itself how many there are.
+            channel: which one is shown, from 0 on.
+            in_hu: whether its values are HU; by default what the name says, or whether there is air.
+
+        Raises:
+            InputError: the files do not share one grid, or there is no such channel.
+
+        """
+        count = count_channels(image) if image.is_file() and image_suffix(image) else 1
+        if not 0 <= channel < count:
+            has = "one channel, number 0" if count == 1 else f"the channels 0 to {count - 1}"
+            raise InputError(f"channel {channel} was asked for, but {image} has {has}")
+        names = tuple(channels) if len(channels) == count else ("",) * count
+        read = read_image(image, [name or f"channel {number}" for number, name in enumerate(names)])
+        geometry = Geometry.of(read)
+        stored = stored_of(read, names)
+        stored = Stored(stored.channels[channel : channel + 1], names[channel : channel + 1], owner=read)
+        if in_hu is None:
+            in_hu = is_ct([names[channel]]) if names[channel] else _has_air(stored, count)
+        voxels, low, step = _steps(stored, in_hu=in_hu)
         orientation = canonical_orientation(geometry)
         labels = []
         for path in (prediction, reference):
@@ -63,6 +115,12 @@ class Scan:
             reference=labels[1] if reference is not None else None,
             prediction=labels[0],
             geometry=orientation.canonical(geometry),
+            low=low,
+            step=step,
+            is_ct=in_hu,
+            channel=f"Channel {channel}{f', {names[channel]},' if names[channel] else ''} of {count}."
+            if count > 1
+            else "",
         )
 
     @property
@@ -70,12 +128,24 @@ class Scan:
         """Reference and prediction together, the higher label of each voxel."""
         return self.prediction if self.reference is None else np.maximum(self.reference, self.prediction)
 
+    @property
+    def in_abdominal_window(self) -> bool:
+        """Whether the values are HU, with air: those of a CT before its rescale would all be white."""
+        return self.is_ct and bool(self.image.min() < AIR_HU)
+
     def window(self) -> tuple[float, float]:
         """Return the values that are black and white at first: the abdominal window of a CT, else percentiles."""
-        if self.image.min() < AIR_HU:
+        if self.in_abdominal_window:
             return WINDOW_HU
         low, high = np.percentile(self.image, PERCENTILES).tolist()
-        return low, max(high, low + 1)
+        if high <= low:  # hardly a voxel differs from the others
+            low, high = float(self.image.min()), float(self.image.max())
+        return self.low + self.step * low, self.low + self.step * max(high, low + 1)
+
+    def stored_window(self) -> tuple[float, float]:
+        """Return the window as values of `image`."""
+        low, high = self.window()
+        return (low - self.low) / self.step, (high - self.low) / self.step
 
     def start_zyx(self, box: Sequence[slice], every: Sequence[int]) -> list[int]:
         """Return where the viewer begins: in the slice that tells most, at the middle of its highest label."""
@@ -94,7 +164,6 @@ class Scan:
         self, labels: Sequence[str], box: Sequence[slice], every: tuple[int, int, int], note: str
     ) -> dict[str, Any]:
         """Return what page.js knows of a scan beside its voxels."""
-        is_ct = self.image.min() < AIR_HU
         return {
             "title": self.title,
             "shape": [len(range(side.start, side.stop, step)) for side, step in zip(box, every, strict=True)],
@@ -106,18 +175,48 @@ class Scan:
             "every": list(every),
             "start": self.start_zyx(box, every),
             "window": list(self.window()),
-            "unit": "HU" if is_ct else "(image value)",
+            "unit": "HU" if self.is_ct else "(image value)",
             "labels": list(labels),
             "colours": [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS],
-            "note": note,
+            "note": f"{self.channel} {note}".strip(),
         }
+
+
+def _has_air(stored: Stored, channels: int) -> bool:
+    """Return whether a scan of which nobody says what it is looks like a CT."""
+    return channels == 1 and range_of(stored.planes(0))[0] < AIR_HU
+
+
+def _steps(stored: Stored, *, in_hu: bool) -> tuple[NDArray[np.int16], float, float]:
+    """Return a channel as int16 (z, y, x), and what 0 and a step of it stand for.
+
+    HU are rounded, and whole numbers of int16 kept. Else the steps divide what lies between percentiles, and end at
+    three times that; NaN is darkest.
+    """
+    (values,), bounds = stored.channels, np.iinfo(np.int16)
+    low, high = range_of(stored.planes(0))
+    whole = values.dtype.kind != "f" and bounds.min <= low and high <= bounds.max
+    if in_hu or whole:
+        return stored_voxels(stored, "window")[0] if in_hu else values.astype(np.int16), 0.0, 1.0
+    finite = values[np.isfinite(values)]
+    bottom, top = np.percentile(finite, PERCENTILES).tolist()
+    if top <= bottom:  # hardly a voxel differs from the others
+        bottom, top = low, high if high > low else low + 1
+    step = (top - bottom) / LEVELS
+    volume = np.empty(values.shape, np.int16)
+    for source, plane in zip(values, volume, strict=True):
+        scaled = np.rint((source.astype(np.float64) - bottom) / step)
+        known = np.nan_to_num(scaled, nan=bounds.min, neginf=bounds.min, posinf=bounds.max)
+        np.clip(known, bounds.min, bounds.max, out=plane, casting="unsafe")
+    return volume, bottom, step
 
 
 def embed(scan: Scan, number: int, labels: Sequence[str]) -> tuple[dict[str, Any], str]:
     """Return a scan for a page that holds everything: its description, and elements that hold its voxels.
 
     What is kept is the box around all labels and 25 mm more; where that is above six million voxels, every second
-    (third, …) voxel of a slice. HU become bytes in steps of 2 from -200 on. A note says so.
+    (third, …) voxel of a slice. HU become bytes in steps of 2 from -200 on, other values in 255 steps of their window.
+    A note says so.
     """
     box = _box(scan)
     every = 1
@@ -125,10 +224,11 @@ def embed(scan: Scan, number: int, labels: Sequence[str]) -> tuple[dict[str, Any
         every += 1
     view = (box[0], slice(box[1].start, box[1].stop, every), slice(box[2].start, box[2].stop, every))
     low, step = LOWEST_HU, STEP_HU
-    if scan.image.min() >= AIR_HU:
+    if not scan.in_abdominal_window:
         bottom, top = scan.window()
         low, step = bottom, (top - bottom) / GRAY_LEVELS
-    grey = np.clip(np.rint((scan.image[view].astype(np.float32) - low) / step), 0, GRAY_LEVELS)
+    values = scan.low + scan.step * scan.image[view].astype(np.float32)
+    grey = np.clip(np.rint((values - low) / step), 0, GRAY_LEVELS)
     sparse = "" if every == 1 else f"; one voxel of {every} along x and y"
     note = f"Around the labels, in steps of {step:.3g}{sparse}."
     described = scan.describe(labels, box, (1, every, every), note)
@@ -185,8 +285,8 @@ def viewer_html(labels: Sequence[str], scans: Sequence[dict[str, Any]], *, refer
 <label><input type="checkbox" data-part="reference" checked{off}> reference <kbd>R</kbd></label>
 <label><input type="checkbox" data-part="prediction" checked> prediction <kbd>P</kbd></label>
 <label>tint <input type="range" data-part="opacity" min="0" max="100" value="40"></label>
-<label>level <input type="number" data-part="level" step="10"></label>
-<label>width <input type="number" data-part="width" step="10" min="1"></label>
+<label>level <input type="number" data-part="level"></label>
+<label>width <input type="number" data-part="width" min="0"></label>
 </div>
 <div class="planes">
 {planes}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -11,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from algorithm.geometry import Geometry
 from tests.bundles import write_random_bundle
 from tests.chromium import chromium
-from tests.decathlon import labels, make_task, write
+from tests.decathlon import IN_4D, labels, make_task, write
 from tests.trainer.runs import arguments
 from trainer.charts import Line, chart
 from trainer.cli import main
@@ -272,6 +276,84 @@ def test_a_chart_places_its_points_and_leaves_out_empty_lines() -> None:
     assert 'd="M44.0 204.0L350.0 26.0"' in svg  # from the lower left of the frame to its upper right
     assert "#111111" not in svg
     assert chart("T", [Line("b", "#111111", [])], across="x") == ""
+
+
+def make_mr(tmp_path: Path, normalisation: str) -> dict[str, np.ndarray]:
+    """Make the scored scans MR of two channels with values from 0 to 1, and the run one of these; return the second."""
+    model = tmp_path / "run" / "bundle" / "model.json"
+    changes = {"channels": ["T2", "ADC"], "normalisation": normalisation}
+    model.write_text(json.dumps(json.loads(model.read_text()) | changes))
+    second = {}
+    for number, file in enumerate(sorted((tmp_path / "scored" / "Task07_Pancreas" / "imagesTr").iterdir())):
+        voxels = np.random.default_rng(number).random((2, 8, 10, 12), np.float32)
+        write(file, voxels, **IN_4D)
+        second[file.name.removesuffix(".nii.gz")] = voxels[1]
+    return second
+
+
+@pytest.mark.parametrize("normalisation", ["window", "zscore"])
+def test_a_channel_of_mr_scans_is_shown_between_its_own_percentiles(
+    run: Path, scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], normalisation: str
+) -> None:
+    second = make_mr(tmp_path, normalisation)
+    out = tmp_path / "report.html"
+    words = ["report", str(run), str(scored), "--out", str(out)]
+    assert main([*words, "--channel", "1"]) == 0
+    text = out.read_text()
+    scans = json.loads(re.search(r'id="scans">(.*?)</script>', text)[1])  # type: ignore[index]
+    assert len(scans) == 4
+    for scan in scans:
+        voxels = second[scan["title"].split(":")[0]]
+        assert scan["window"] == pytest.approx(np.percentile(voxels, (0.5, 99.5)), abs=1e-3)
+        assert scan["unit"] == "(image value)"
+        assert scan["note"].startswith("Channel 1, ADC, of 2. ")
+        packed = re.search(rf'id="{scan["image"]["id"]}">(.*?)</script>', text)[1]  # type: ignore[index]
+        grey = np.frombuffer(gzip.decompress(base64.b64decode(packed)), np.uint8).reshape(scan["shape"])
+        assert len(np.unique(grey)) > 200
+        values = scan["image"]["low"] + scan["image"]["step"] * grey
+        clipped = np.clip(voxels[:, ::-1, ::-1], *scan["window"])
+        np.testing.assert_allclose(values, clipped, atol=scan["image"]["step"])
+    assert main([*words, "--channel", "2"]) == 1
+    assert "--channel must be one of the model's (0 T2, 1 ADC), got 2" in capsys.readouterr().err
+    assert main([*words, "--channel", "-1"]) == 1
+    assert "--channel must be at least 0, got -1" in capsys.readouterr().err
+
+
+def test_a_window_of_fractions_is_set_in_a_browser(run: Path, scored: Path, tmp_path: Path) -> None:
+    make_mr(tmp_path, "zscore")
+    out = tmp_path / "report.html"
+    assert main(["report", str(run), str(scored), "--out", str(out), "--cases", "1"]) == 0
+    with chromium() as browser:
+        browser.look()
+        browser.open(out.as_uri())
+        browser.wait(f"{VIEWER}.dataset.state === 'ready'")
+
+        def mean() -> float:
+            address = browser.value("document.querySelector('[data-part=axial] canvas').toDataURL()")
+            with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as picture:
+                return float(np.asarray(picture.convert("L")).mean())
+
+        def type_into(part: str, value: str) -> None:
+            field = f"document.querySelector('[data-part={part}]')"
+            browser.value(f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input'))")
+
+        width = "document.querySelector('[data-part=width]')"
+        assert 0.9 < float(browser.value(f"{width}.value")) < 1
+        assert float(browser.value(f"{width}.step")) == 0.01
+        at_first = mean()
+        type_into("level", "0.9")
+        assert mean() < at_first - 20  # darker
+        type_into("level", "0.1")
+        assert mean() > at_first + 20
+        for nonsense in ("", "0", "-1"):
+            before = mean()
+            type_into("width", nonsense)
+            assert mean() == before
+        assert re.search(
+            r"; (at most |at least )?0\.\d{3} \(image value\);",
+            str(browser.value("document.querySelector('[data-part=readout]').textContent")),
+        )
+        assert browser.problems == []
 
 
 def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -18,7 +19,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from tests.chromium import chromium
-from tests.decathlon import labels, make_task, write
+from tests.decathlon import IN_4D, labels, make_task, write
 from trainer.cli import main
 from trainer.view import Server
 from trainer.viewer import Scan
@@ -125,6 +126,70 @@ def test_a_port_that_is_taken_is_refused(
     assert "cannot be listened on (address already in use); leave it out" in capsys.readouterr().err
     assert main(["view", *files, "--port", "70000"]) == 1
     assert "--port must lie in 0 to 65535, got 70000" in capsys.readouterr().err
+
+
+@pytest.fixture
+def mr_files(tmp_path: Path) -> list[Path]:
+    """Return an MR image of two channels with small fractions, and its label map, in a data set."""
+    task = make_task(tmp_path, {"a": REFERENCE})
+    document = json.loads((task / "dataset.json").read_text())
+    (task / "dataset.json").write_text(json.dumps(document | {"modality": {"0": "T2", "1": "ADC"}}))
+    ramp = np.linspace(0, 1, 960, dtype=np.float32).reshape(8, 10, 12)
+    image = write(task / "imagesTr" / "a.nii.gz", np.stack([ramp, 1e-3 * ramp[::-1]]), **IN_4D)
+    return [image, task / "labelsTr" / "a.nii.gz"]
+
+
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_channel_of_an_mr_image_keeps_its_fractions(mr_files: list[Path], channel: int) -> None:
+    image, label = mr_files
+    scan = Scan.read("a", image, None, label, channels=("T2", "ADC"), channel=channel)
+    stored = sitk.GetArrayFromImage(sitk.ReadImage(str(image)))[channel, :, ::-1, ::-1]
+    span = float(np.ptp(stored))
+    np.testing.assert_allclose(scan.low + scan.step * scan.image, stored, atol=1e-4 * span)
+    assert scan.window() == pytest.approx(tuple(np.percentile(stored, (0.5, 99.5))), abs=2e-4 * span)
+    with Server(scan, LABELS) as server:
+        page = server.answers[server.root][1]
+    assert isinstance(page, bytes)
+    described = json.loads(re.search(rb'id="scans">(.*?)</script>', page)[1])[0]  # type: ignore[index]
+    assert described["unit"] == "(image value)"
+    assert described["note"] == f"Channel {channel}, {('T2', 'ADC')[channel]}, of 2. The whole scan."
+    assert (described["image"]["low"], described["image"]["step"]) == (scan.low, scan.step)
+
+
+def test_values_far_from_the_others_and_no_numbers_end_the_steps(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 960, dtype=np.float32).reshape(8, 10, 12)
+    values[0, 0, :3] = np.nan, np.inf, 1e9
+    image = write(tmp_path / "image.nii.gz", values)
+    scan = Scan.read("x", image, None, write(tmp_path / "labels.nii.gz", REFERENCE))
+    # of an RAS file x and y turn round
+    assert scan.image[0, -1, -3:].tolist() == [32767, 32767, -32768]
+    assert scan.window() == pytest.approx((0.0, 1.0), abs=0.02)
+    flat = write(tmp_path / "flat.nii.gz", np.full((8, 10, 12), 0.25, np.float32))
+    scan = Scan.read("x", flat, None, tmp_path / "labels.nii.gz")
+    low, high = scan.window()
+    assert low == 0.25 < high
+
+
+def test_a_ct_by_name_is_shown_in_hu_whatever_it_holds(tmp_path: Path) -> None:
+    files = write(tmp_path / "a.nii.gz", np.full((8, 10, 12), 40.4, np.float32)), None
+    label = write(tmp_path / "labels.nii.gz", REFERENCE)
+    assert Scan.read("x", *files, label, channels=("CT",)).is_ct
+    assert not Scan.read("x", *files, label, channels=("MRI",)).is_ct
+    assert not Scan.read("x", *files, label).is_ct
+
+
+@pytest.mark.parametrize(
+    ("channel", "message"),
+    [
+        ("2", "channel 2 was asked for, but .*a.nii.gz has the channels 0 to 1"),
+        ("-1", "--channel must be at least 0, got -1"),
+    ],
+)
+def test_a_channel_that_is_not_there_is_refused(
+    mr_files: list[Path], capsys: pytest.CaptureFixture[str], channel: str, message: str
+) -> None:
+    assert main(["view", *map(str, mr_files), "--channel", channel]) == 1
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
 
 
 @pytest.mark.another_python

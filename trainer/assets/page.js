@@ -71,9 +71,7 @@ class Viewer {
       this.opacity = Number(event.target.value) / 100;
       this.draw();
     });
-    for (const name of ["level", "width"]) this.find(name).addEventListener("input", (event) => {
-      if (!Number.isNaN(event.target.valueAsNumber)) this.draw(); // an empty field is about to be filled
-    });
+    for (const name of ["level", "width"]) this.find(name).addEventListener("input", () => this.adjust(name));
     root.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(root);
   }
@@ -118,6 +116,14 @@ class Viewer {
     if (name && !this.find(name).disabled) this.find(name).click();
   }
 
+  // What is not yet a number, or no width, leaves the window as it is.
+  adjust(name) {
+    const value = this.find(name).valueAsNumber;
+    if (!this.ready || Number.isNaN(value) || (name === "width" && value <= 0)) return;
+    this.window[name] = value;
+    this.draw();
+  }
+
   async open(index) {
     const turn = ++this.turn;
     const scan = this.scans[index];
@@ -136,8 +142,11 @@ class Viewer {
     }
     this.scan = scan;
     this.at = [...scan.start];
-    this.find("level").value = (scan.window[0] + scan.window[1]) / 2;
-    this.find("width").value = scan.window[1] - scan.window[0];
+    this.window = { level: (scan.window[0] + scan.window[1]) / 2, width: scan.window[1] - scan.window[0] };
+    for (const name of ["level", "width"]) {
+      this.find(name).step = 10 ** Math.floor(Math.log10(this.window.width / 20));
+      this.find(name).value = this.said(this.window[name]);
+    }
     this.find("reference").disabled = !this.reference;
     this.find("note").textContent = scan.note;
     this.planes.forEach((plane) => { plane.slider.max = scan.shape[plane.through] - 1; });
@@ -160,18 +169,26 @@ class Viewer {
     const [z, y, x] = this.at;
     const place = (z * ny + y) * nx + x;
     const { low, step, type } = this.scan.image;
-    // bytes end where the window of a report does
-    const bound = type === "int16" ? "" : { 0: "at most ", 255: "at least " }[this.image[place]] ?? "";
+    // bytes end where the window of a report does, and int16 where a scan that is no CT is far out of its window
+    const [least, most] = type === "int16" ? [-32768, 32767] : [0, 255];
+    const bound = { [least]: "at most ", [most]: "at least " }[this.image[place]] ?? "";
     const said = (labels) => this.scan.labels[labels[place]] ?? `label ${labels[place]}`;
     const numbers = this.at.map((value, axis) => this.scan.first[axis] + value * this.scan.every[axis] + 1);
     const lines = [
       `${this.scan.title}: slice ${numbers[0]} of ${this.scan.whole[0]} from the feet, ` +
         `row ${numbers[1]} from the front, column ${numbers[2]} from the right`,
-      `${bound}${Math.round(low + step * this.image[place])} ${this.scan.unit}`,
+      `${bound}${this.said(low + step * this.image[place])} ${this.scan.unit}`,
     ];
     if (this.reference) lines.push(`reference: ${said(this.reference)}`);
     lines.push(`prediction: ${said(this.prediction)}`);
     this.find("readout").textContent = lines.join("; ");
+  }
+
+  // A value in as many digits as its window tells apart: whole numbers where it is wide.
+  said(value) {
+    const [low, high] = this.scan.window;
+    const digits = 2 - Math.floor(Math.log10(high - low));
+    return digits > 9 ? value.toPrecision(4) : value.toFixed(Math.max(0, digits));
   }
 
   // The value of a voxel of this plane's current slice, by row and column as drawn.
@@ -188,8 +205,7 @@ class Viewer {
     const { shape, spacing, colours, image } = this.scan;
     const [rows, columns] = [shape[plane.down], shape[plane.across]];
     const place = this.indexer(plane);
-    const level = Number(this.find("level").value);
-    const width = Math.max(1, Number(this.find("width").value));
+    const { level, width } = this.window;
     const picture = new ImageData(columns, rows);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {

@@ -26,11 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"scans in the viewer, the worst ones and the best (default: {CASES}, about 3 MB each; 0: none)",
     )
+    parser.add_argument(
+        "--channel",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which channel of images of several, as MR tasks have, is shown (default: 0, the first)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Write the page."""
     if args.cases < 0:
         raise InputError(f"--cases must be at least 0, got {args.cases}")
-    write_report(args.training, args.scores, args.out, cases=args.cases)
+    if args.channel < 0:
+        raise InputError(f"--channel must be at least 0, got {args.channel}")
+    write_report(args.training, args.scores, args.out, cases=args.cases, channel=args.channel)
     sys.stdout.write(f"{args.out}\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from algorithm.errors import InputError
-from trainer.dataset import FILE_NAME, read_label_names
+from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
 from trainer.view import Server
 from trainer.viewer import Scan
 
@@ -32,7 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="NAMES",
-        help="names by value, such as background,pancreas,cancer (default: those of a dataset.json above a label map)",
+        help="names by value, such as background,pancreas,cancer (default: those of the dataset.json above)",
+    )
+    parser.add_argument(
+        "--channel",
+        type=int,
+        default=0,
+        metavar="N",
+        help="which channel of an image of several, as MR tasks have, is shown (default: 0, the first)",
     )
     parser.add_argument(
         "--port", type=int, default=0, metavar="N", help="where to listen (default: any port that is free)"
@@ -43,9 +50,15 @@ def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C."""
     if not 0 <= args.port <= LARGEST_PORT:
         raise InputError(f"--port must lie in 0 to {LARGEST_PORT}, got {args.port}")
-    scan = Scan.read(args.image.name, args.image, args.reference, args.prediction)
+    if args.channel < 0:
+        raise InputError(f"--channel must be at least 0, got {args.channel}")
+    folder = _dataset_folder(args)
+    channels = () if folder is None else read_channel_names(folder)
+    scan = Scan.read(
+        args.image.name, args.image, args.reference, args.prediction, channels=channels, channel=args.channel
+    )
     try:
-        server = Server(scan, _labels(args, scan), port=args.port)
+        server = Server(scan, _labels(args, folder, scan), port=args.port)
     except OSError as error:
         raise InputError(
             f"--port {args.port} cannot be listened on ({(error.strerror or str(error)).lower()}); "
@@ -58,12 +71,19 @@ def run(args: argparse.Namespace) -> None:
         server.serve_forever()
 
 
-def _labels(args: argparse.Namespace, scan: Scan) -> list[str]:
+def _dataset_folder(args: argparse.Namespace) -> Path | None:
+    """Return the data set that the scan or a label map lies in, None where nothing says which it is."""
+    for path in (args.prediction, args.reference, args.image):
+        folder: Path | None = None if path is None else path.resolve().parent.parent
+        if folder is not None and (folder / FILE_NAME).is_file():
+            return folder
+    return None
+
+
+def _labels(args: argparse.Namespace, folder: Path | None, scan: Scan) -> list[str]:
     if args.labels is not None:
         return [name.strip() for name in args.labels.split(",")]
-    for path in (args.prediction, args.reference):
-        folder = None if path is None else path.resolve().parent.parent
-        if folder is not None and (folder / FILE_NAME).is_file():
-            return list(read_label_names(folder))
+    if folder is not None:
+        return list(read_label_names(folder))
     highest = int(np.max(scan.labelled, initial=0))
     return ["background", *(f"label {value}" for value in range(1, highest + 1))]
