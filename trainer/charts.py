@@ -9,17 +9,39 @@ from html import escape
 WIDTH, HEIGHT = 360, 240
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 26, 36
 TICKS = 4
-FEW_POINTS = 40
+FEW_POINTS, MARKED = 12, 8  # from so many points on, about eight of a line are marked
+SERIES = 7  # colours in page.css and shapes of marks
+# of each series around (0, 0), for whoever sees no colours: a ball, a square, triangles, a diamond, crosses
+MARKS = (
+    "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0Z",
+    "M-3.2-3.2H3.2V3.2H-3.2Z",
+    "M0-4.2L4 3H-4Z",
+    "M0-4.6L4.6 0L0 4.6L-4.6 0Z",
+    "M0 4.2L4-3H-4Z",
+    "M-3.5-3.5L3.5 3.5M-3.5 3.5L3.5-3.5",
+    "M-4.5 0H4.5M0-4.5V4.5",
+)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: its name, colour, points (x, y), and whether it is dotted."""
+    """A line of a chart: its name, series from 1 on (colour and mark), points (x, y), and whether it is dotted."""
 
     name: str
-    colour: str
+    series: int
     points: Sequence[tuple[float, float]]
     dotted: bool = False
+
+    @property
+    def style(self) -> str:
+        """Its class in page.css; the colours come round again."""
+        return f"series-{(self.series - 1) % SERIES + 1}"
+
+    def mark(self, x: float, y: float) -> str:
+        """Return its mark, hollow where the line is dotted."""
+        hollow = ' class="hollow"' if self.dotted else ""
+        shape = MARKS[(self.series - 1) % SERIES]
+        return f'<path{hollow} d="{shape}" transform="translate({x:.1f} {y:.1f})"/>'
 
 
 def chart(
@@ -59,11 +81,12 @@ def chart(
     for line in lines:
         points = [place(x, y) for x, y in line.points]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        parts.append(f'<path d="M{path}" {_stroke(line)}/>')
-        if len(points) < FEW_POINTS:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{line.colour}"/>' for x, y in points]
+        every = 1 if len(points) < FEW_POINTS else len(points) // MARKED
+        marks = "".join(line.mark(x, y) for x, y in points[::every])
+        parts.append(f'<g class="{line.style}"><path d="M{path}" {_stroke(line)}/>{marks}</g>')
     legend = "".join(
-        f'<li><svg viewBox="0 0 32 8" aria-hidden="true"><path d="M0 4H32" {_stroke(line)}/></svg> '
+        f'<li><svg viewBox="0 0 32 10" aria-hidden="true"><g class="{line.style}"><path d="M0 5H32" '
+        f"{_stroke(line)}/>{line.mark(16, 5)}</g></svg> "
         f"{escape(line.name)}</li>"
         for line in lines
     )
@@ -76,7 +99,7 @@ def chart(
 
 def _stroke(line: Line) -> str:
     dash = ' stroke-dasharray="2 4"' if line.dotted else ""
-    return f'fill="none" stroke="{line.colour}" stroke-width="2" stroke-linejoin="round"{dash}'
+    return f'fill="none" stroke-width="2" stroke-linejoin="round"{dash}'
 
 
 def _extent(values: Sequence[float]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from algorithm.colours import label_colour
+from algorithm.colours import label_colour, line_colour
 from algorithm.files import replacing
 from algorithm.intensities import STEPS, Normalisation
 from trainer.metrics import Counts
@@ -32,9 +32,16 @@ WINDOW_ZSCORE = (
 )  # most of what an MR scan has, in thousandths of a standard deviation
 OPACITY = 0.35
 MOST_CELLS_WITH_TEXT = 12
+MARKERS = ("o", "s", "^", "D", "v", "X", "P")  # of each label, for whoever sees no colours
+FEW_POINTS, MARKED = 12, 8  # from so many points on, about eight of a line are marked
 DPI = 130
 
 Row = Mapping[str, float | None]
+
+
+def plain(text: str) -> str:
+    """Return a name for Matplotlib to draw as it is: two dollars would begin and end a formula."""
+    return text.replace("$", r"\$")
 
 
 def display_window(
@@ -72,7 +79,7 @@ def save_overlay_grid(
     top = total - head
     for number, (row, height) in enumerate(zip(rows, inches, strict=True)):
         top -= gap
-        figure.text(0.012, (top + 0.09) / total, row.title, fontsize=9, va="bottom", color="0.25")
+        figure.text(0.012, (top + 0.09) / total, plain(row.title), fontsize=9, va="bottom", color="0.25")
         for column, name in enumerate(("image", "reference", "prediction")):
             left = (0.1 + column * panel) / figure.get_figwidth()
             axes = figure.add_axes(
@@ -86,7 +93,7 @@ def save_overlay_grid(
                 figure.text(middle, height_of_names, name, fontsize=11, ha="center", weight="bold")
         top -= height
     handles = [
-        Patch(facecolor=label_colour(value), edgecolor="none", label=name)
+        Patch(facecolor=label_colour(value), edgecolor="0.35", linewidth=0.8, label=plain(name))
         for value, name in enumerate(labels)
         if value
     ]
@@ -109,10 +116,10 @@ def save_confusion(path: Path, confusion: Counts, *, labels: Sequence[str]) -> N
     picture = axes.imshow(shares, cmap=matplotlib.colormaps["Blues"], vmin=0.0, vmax=1.0, aspect="auto")
     if len(labels) <= MOST_CELLS_WITH_TEXT:
         _write_cells(axes, confusion, shares)
-    points = min(10.0, 9.0 * size / len(labels) / 0.15)
-    axes.set_xticks(range(len(labels)), labels, rotation=0 if len(labels) <= 4 else 90, fontsize=points)
+    points, names = min(10.0, 9.0 * size / len(labels) / 0.15), [plain(name) for name in labels]
+    axes.set_xticks(range(len(labels)), names, rotation=0 if len(labels) <= 4 else 90, fontsize=points)
     axes.set_yticks(
-        range(len(labels)), labels, rotation=90 if len(labels) <= 4 else 0, va="center", fontsize=points
+        range(len(labels)), names, rotation=90 if len(labels) <= 4 else 0, va="center", fontsize=points
     )
     axes.tick_params(length=0)
     axes.set_xlabel("prediction", weight="bold")
@@ -141,14 +148,19 @@ def save_curves(path: Path, history: Sequence[Row], *, labels: Sequence[str]) ->
     loss, mean, pooled = figure.subplots(1, 3)
     figure.subplots_adjust(left=0.045, right=0.99, top=1 - head / height, bottom=foot / height, wspace=0.16)
     loss.set_title("Loss, mean over batches", fontsize=11)
-    for key, name, colour in (("train_loss", "training", TRAINING), ("val_loss", "validation", VALIDATION)):
-        _curve(loss, history, key, name, colour, "-")
+    for key, name, colour, style, marker in (
+        ("train_loss", "training", TRAINING, ":", "o"),
+        ("val_loss", "validation", VALIDATION, "-", "s"),
+    ):
+        _curve(loss, history, key, name, colour, style, marker)
     for axes, kind, title in ((mean, "dice", "mean over batches"), (pooled, "pooled", "all batches at once")):
         axes.set_title(f"Dice, {title}", fontsize=11)
         axes.set_ylim(0.0, 1.0)
         for value, name in enumerate(labels[1:], start=1):
-            _curve(axes, history, f"train_{kind}_{name}", f"{name}, training", label_colour(value), ":")
-            _curve(axes, history, f"val_{kind}_{name}", f"{name}, validation", label_colour(value), "-")
+            drawn = line_colour(value), MARKERS[(value - 1) % len(MARKERS)]
+            for part, said, style in (("train", "training", ":"), ("val", "validation", "-")):
+                key = f"{part}_{kind}_{name}"
+                _curve(axes, history, key, f"{name}, {said}", drawn[0], style, drawn[1])
     for axes in (loss, mean, pooled):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -156,7 +168,14 @@ def save_curves(path: Path, history: Sequence[Row], *, labels: Sequence[str]) ->
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
-            axes.legend(fontsize=9, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+            axes.legend(
+                handles=axes.lines,
+                fontsize=9,
+                frameon=False,
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.15),
+                ncols=2,
+            )
     _save(figure, path)
 
 
@@ -195,15 +214,15 @@ def save_histogram(
     for value, name in enumerate(labels):
         total = table[value].sum()
         if total:
-            colour = label_colour(value) if value else "0.4"
+            colour = line_colour(value) if value else "0.4"
             style = ("-", "--", ":", "-.")[value % 4]
-            inside.plot(middles[chosen], table[value][chosen] / total, style, color=colour, label=name)
+            inside.plot(middles[chosen], table[value][chosen] / total, style, color=colour, label=plain(name))
     inside.set_ylabel("share in a bin")
     for axes in (whole, inside):
         axes.set_xlabel("HU")
         axes.spines[["top", "right"]].set_visible(False)
     if inside.lines:
-        inside.legend(frameon=False, fontsize=9)
+        inside.legend(handles=inside.lines, frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -214,13 +233,24 @@ def _write_cells(axes: Axes, confusion: Counts, shares: npt.NDArray[np.float64])
         axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else "0.15")
 
 
-def _curve(axes: Axes, history: Sequence[Row], key: str, label: str, colour: str, style: str) -> None:
+def _curve(
+    axes: Axes, history: Sequence[Row], key: str, label: str, colour: str, style: str, marker: str
+) -> None:
     points = [(row["epoch"], row[key]) for row in history if row.get(key) is not None]
     if points:
         epochs, values = zip(*points, strict=True)
-        marker = "o" if len(points) < 40 else None
+        every = 1 if len(points) < FEW_POINTS else len(points) // MARKED
         axes.plot(
-            epochs, values, style, color=colour, label=label, linewidth=1.6, marker=marker, markersize=3
+            epochs,
+            values,
+            style,
+            color=colour,
+            label=plain(label),
+            linewidth=1.6,
+            marker=marker,
+            markersize=4.5,
+            markevery=every,
+            markerfacecolor="white" if style == ":" else colour,
         )
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
 

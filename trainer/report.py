@@ -20,12 +20,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from algorithm.colours import label_colour
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from trainer.adapt import is_ct
 from trainer.charts import Line, chart
-from trainer.figures import TRAINING, VALIDATION, save_overlay_grid
+from trainer.figures import save_overlay_grid
 from trainer.overlay import OverlayRow
 from trainer.page import Cell, facts, page, table
 from trainer.sources import Source, read_sources
@@ -35,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SCORES, COMPARISON, METRICS = "scores.json", "comparison.json", "metrics.csv"
 CASES = 4  # in the viewer: a few MB each
+TRAINING_SERIES, VALIDATION_SERIES = 6, 7
 MODEL, WEIGHTS = "bundle/model.json", "bundle/model.safetensors"
 SECTIONS = {
     "scores": "Scores",
@@ -473,11 +473,11 @@ def _groups(evaluated: Evaluated) -> str:
                 caption=f"{name}, lesion by lesion: found from an intersection over union of 0.1 on",
             )
         )
-        parts.append(_detection(name, document["detection"][name]))
+        parts.append(_detection(name, evaluated.labels.index(name), document["detection"][name]))
     return "\n".join(parts)
 
 
-def _detection(name: str, detection: Mapping[str, Any]) -> str:
+def _detection(name: str, value: int, detection: Mapping[str, Any]) -> str:
     by = {"probability": "its highest probability", "prediction_ml": "its predicted volume"}[
         detection["score"]
     ]
@@ -492,7 +492,7 @@ def _detection(name: str, detection: Mapping[str, Any]) -> str:
     html = facts(values, caption=f"{name} in a patient, ranked by {by}")
     if detection["roc"] is None:
         return f"{html}<p>A ROC curve needs patients with and without {escape(name)}.</p>"
-    line = Line(f"{name}, ranked by {by}", label_colour(2), detection["roc"])
+    line = Line(f"{name}, ranked by {by}", value, detection["roc"])
     curve = chart(
         "ROC: sensitivity", [line], across="false positive rate", x_range=(0.0, 1.0), y_range=(0.0, 1.0)
     )
@@ -532,8 +532,8 @@ def _curves(metrics: Sequence[Mapping[str, float]], labels: Sequence[str]) -> st
         return [(row["epoch"], row[key]) for row in metrics if math.isfinite(row.get(key, math.nan))]
 
     loss = [
-        Line("training", TRAINING, points("train_loss"), dotted=True),
-        Line("validation", VALIDATION, points("val_loss")),
+        Line("training", TRAINING_SERIES, points("train_loss"), dotted=True),
+        Line("validation", VALIDATION_SERIES, points("val_loss")),
     ]
     charts = [chart("Loss, mean over batches", loss, across="epoch")]
     for kind, title in (
@@ -544,7 +544,7 @@ def _curves(metrics: Sequence[Mapping[str, float]], labels: Sequence[str]) -> st
         lines = [
             Line(
                 f"{name}, {said}",
-                label_colour(value),
+                value,
                 points(f"{part}_{kind}_{name}"),
                 dotted=part == "train",
             )

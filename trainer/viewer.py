@@ -301,9 +301,10 @@ scroll it.</p>
 
 
 def swatch(value: int) -> str:
-    """Return a small sample of a label's colour."""
+    """Return a small sample of a label's colour on black, as a scan has it."""
     colour = COLOURS[(value - 1) % len(COLOURS)]
     return (
-        f'<svg viewBox="0 0 20 8" aria-hidden="true"><rect x="1" y="1" width="18" height="6" fill="{colour}" '
-        f'fill-opacity="0.5" stroke="{colour}" stroke-width="2"/></svg>'
+        '<svg viewBox="0 0 22 10" aria-hidden="true"><rect class="around" width="22" height="10"/>'
+        f'<rect x="2" y="2" width="18" height="6" fill="{colour}" fill-opacity="0.5" stroke="{colour}" '
+        'stroke-width="2"/></svg>'
     )

@@ -6,11 +6,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from algorithm.colours import COLOURS
+from algorithm.colours import COLOURS, LINE_COLOURS
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from tests.decathlon import write
-from trainer.figures import save_confusion, save_curves, save_overlay_grid
+from trainer.figures import plain, save_confusion, save_curves, save_histogram, save_overlay_grid
 from trainer.overlay import OverlayRow, choose_rows, telling_slice
 from trainer.scores import CaseScores, Scores
 
@@ -156,11 +156,30 @@ def test_curves_draw_what_the_history_has_and_leave_gaps(tmp_path: Path) -> None
     ]
     save_curves(tmp_path / "full.png", history, labels=LABELS)
     full = pixels(tmp_path / "full.png")
-    assert near(full, COLOURS[0]).any()
-    assert not near(full, COLOURS[1]).any()
+    assert near(full, LINE_COLOURS[0]).any()
+    assert not near(full, LINE_COLOURS[1]).any()
     save_curves(tmp_path / "one.png", history[:1], labels=LABELS)
     save_curves(tmp_path / "none.png", [], labels=LABELS)
     assert pixels(tmp_path / "none.png").shape == full.shape
+
+
+def test_names_are_drawn_as_they_are_and_not_as_formulas(tmp_path: Path) -> None:
+    broken, formula, quiet = "$\\frac{$", "a$^2$b", "_^%#&{}\\"
+    names = (broken, formula, quiet)
+    assert plain(formula) == r"a\$^2\$b"
+    history: list[dict[str, float | None]] = [
+        {"epoch": 1.0, **{f"val_dice_{name}": 0.1 * place for place, name in enumerate(names)}}
+    ]
+    save_confusion(tmp_path / "confusion.png", np.eye(3, dtype=np.int64), labels=names)
+    save_curves(tmp_path / "curves.png", history, labels=names)
+    save_histogram(
+        tmp_path / "histogram.png", [[1, 2]] * 3, edges_hu=[0, 16, 32], labels=names, window_hu=(0, 32)
+    )
+    save_overlay_grid(tmp_path / "overlay.png", [row(f"{broken}: Dice {formula}")], labels=names)
+    # the last name begins with what Matplotlib leaves out of a legend, unless told
+    save_curves(tmp_path / "without.png", [{"epoch": 1.0, f"val_dice_{formula}": 0.1}], labels=names)
+    foot = [pixels(tmp_path / f"{name}.png")[-90:] for name in ("curves", "without")]
+    assert near(foot[0], LINE_COLOURS[1]).sum() > near(foot[1], LINE_COLOURS[1]).sum() + 20
 
 
 def test_pictures_are_the_same_bytes_twice_and_settings_stay(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from algorithm.colours import COLOURS, LINE_COLOURS
 from algorithm.geometry import Geometry
 from tests.bundles import write_random_bundle
 from tests.chromium import chromium
@@ -23,6 +24,7 @@ from tests.decathlon import IN_4D, labels, make_task, write
 from tests.trainer.runs import arguments
 from trainer.charts import Line, chart
 from trainer.cli import main
+from trainer.page import asset
 from trainer.report import choose
 from trainer.sources import Source
 from trainer.viewer import MOST_VOXELS, Scan, embed
@@ -270,12 +272,44 @@ def test_a_large_scan_is_thinned_in_its_slices_and_says_so() -> None:
 
 
 def test_a_chart_places_its_points_and_leaves_out_empty_lines() -> None:
-    svg = chart(
-        "T", [Line("a", "#000000", [(0, 0), (1, 1)]), Line("b", "#111111", [])], across="x", y_range=(0, 1)
-    )
+    svg = chart("T", [Line("a", 1, [(0, 0), (1, 1)]), Line("b", 2, [])], across="x", y_range=(0, 1))
     assert 'd="M44.0 204.0L350.0 26.0"' in svg  # from the lower left of the frame to its upper right
-    assert "#111111" not in svg
-    assert chart("T", [Line("b", "#111111", [])], across="x") == ""
+    assert "series-2" not in svg
+    assert chart("T", [Line("b", 2, [])], across="x") == ""
+
+
+def test_lines_of_a_chart_differ_in_their_marks_and_few_of_many_points_have_one() -> None:
+    lines = [Line(str(series), series, [(x, 0.1 * series) for x in range(200)]) for series in range(1, 8)]
+    svg = chart("T", [*lines, Line("t", 1, [(0, 0)], dotted=True)], across="x")
+    groups = re.findall(r'<g class="(series-\d)">(.*?)</g>', svg)
+    assert len(groups) == 2 * 8  # and each again in the legend
+    marks = [re.findall(r'<path(?: class="hollow")? d="([^"]+)" transform', inside) for _, inside in groups]
+    assert [len(found) for found in marks] == [8] * 7 + [1] * 9
+    assert len({found[0] for found in marks[:7]}) == 7
+    assert [found[0] for found in marks[8:15]] == [found[0] for found in marks[:7]]
+    assert 'class="hollow"' in groups[7][1]
+    assert 'class="hollow"' not in "".join(inside for _, inside in groups[:7])
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of "#RRGGBB", as WCAG 2.2 defines it."""
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize(("scheme", "palette"), [("light", LINE_COLOURS), ("dark", COLOURS)])
+def test_what_is_drawn_stands_out_from_the_page(scheme: str, palette: tuple[str, ...]) -> None:
+    light, dark = asset("page.css").split("prefers-color-scheme: dark")
+    values = dict(re.findall(r"--([\w-]+): (#[0-9a-fA-F]{6})", light if scheme == "light" else dark))
+    assert [values[f"series-{number}"] for number in range(1, 8)] == list(palette)
+    for name, colour in values.items():
+        least = 3.0 if name.startswith("series") or name == "edge" else 4.5
+        if name in ("ground", "plate", "line"):
+            continue
+        for behind in ("ground", "plate"):
+            low, high = sorted((luminance(colour), luminance(values[behind])))
+            assert (high + 0.05) / (low + 0.05) >= least, (name, behind)
 
 
 def make_mr(tmp_path: Path, normalisation: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from algorithm.colours import label_colour
+from algorithm.colours import line_colour
+from trainer.figures import plain
 from trainer.search.importance import Importance
 from trainer.search.objective import foreground_dice
 from trainer.search.ranking import Ranked
@@ -168,7 +169,7 @@ def curves(trials: Sequence[Trial], labels: Sequence[str], best: int | None) -> 
     for place, (axes, name) in enumerate(
         zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)
     ):
-        colour = "0.2" if place == 0 else label_colour(place)
+        colour = "0.2" if place == 0 else line_colour(place)
         for trial in (t for t in trials if t.kind == "search" and t.curve):
             rows = trial.curve
             scores = [
@@ -186,7 +187,7 @@ def curves(trials: Sequence[Trial], labels: Sequence[str], best: int | None) -> 
                 markersize=3,
                 linestyle=":" if trial.state in ("stopped", "failed") else "-",
             )
-        axes.set_title(name if place else "mean of the foreground labels", fontsize=10)
+        axes.set_title(plain(name) if place else "mean of the foreground labels", fontsize=10)
         axes.set_xlabel("epoch")
         axes.set_ylim(0, None)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
