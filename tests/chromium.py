@@ -124,14 +124,43 @@ class Browser:
                 "Input.dispatchMouseEvent", type=kind, button="left", buttons=buttons, clickCount=1, **point
             )
 
-    def wheel(self, selector: str, down: float) -> None:
+    def wheel(
+        self, selector: str, down: float, across: float = 0.5, at: float = 0.5, *, modifiers: int = 0
+    ) -> None:
+        """Turn the wheel over a point of an element; `modifiers` as the protocol has them (2 Ctrl, 8 Shift)."""
+        point = self.centre(selector, across, at)
         self.call(
-            "Input.dispatchMouseEvent", type="mouseWheel", deltaX=0, deltaY=down, **self.centre(selector)
+            "Input.dispatchMouseEvent",
+            type="mouseWheel",
+            deltaX=0,
+            deltaY=down,
+            modifiers=modifiers,
+            **point,
         )
 
-    def press(self, key: str, code: int = 0, text: str = "") -> None:
+    def drag(
+        self, selector: str, start: tuple[float, float], stop: tuple[float, float], *, modifiers: int = 0
+    ) -> None:
+        """Drag from one point of an element to another, (across, down) as shares of it."""
+        for kind, point, buttons in (
+            ("mousePressed", start, 1),
+            ("mouseMoved", start, 1),
+            ("mouseMoved", stop, 1),
+            ("mouseReleased", stop, 0),
+        ):
+            self.call(
+                "Input.dispatchMouseEvent",
+                type=kind,
+                button="left",
+                buttons=buttons,
+                clickCount=1,
+                modifiers=modifiers,
+                **self.centre(selector, *point),
+            )
+
+    def press(self, key: str, code: int = 0, text: str = "", *, modifiers: int = 0) -> None:
         """Press a key; `code` is its virtual key code."""
-        shared = {"key": key, "windowsVirtualKeyCode": code}
+        shared: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers}
         self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **shared)
         self.call("Input.dispatchKeyEvent", type="keyUp", **shared)
 

@@ -192,12 +192,18 @@ class Comparison:
             text = json.dumps(self.to_json(), indent=1, allow_nan=False, ensure_ascii=False)
             temporary.write_text(text + "\n", encoding="utf-8")
 
+    def caveats(self) -> list[str]:
+        """Return what the verdicts cannot tell, a sentence each."""
+        return caveats(
+            self.against, [[(one.p, one.verdict) for one in t] for t in (self.overall, self.grouped)]
+        )
+
     def table(self) -> str:
         """Return what the command prints."""
         counts = f"({self.only_ours} only here, {self.only_theirs} only there)"
         lines = [
             f"against {self.against}: {self.shared} shared cases {counts}",
-            *([CAVEAT] if self.against in PUBLISHED else []),
+            *self.caveats(),
         ]
         # Groups by NSD are in comparison.json and in the report.
         by_dice = [one for one in self.grouped if one.key == "dice"]
@@ -207,14 +213,39 @@ class Comparison:
         return "\n".join(lines) + "\n"
 
 
-HEADINGS = ("cases", "ours", "theirs", "difference", "95 %", "p", "p adjusted", "Wilcoxon p", "verdict")
+def caveats(against: str, tables: Sequence[Sequence[tuple[float | None, str]]]) -> list[str]:
+    """Return what the verdicts of a comparison cannot tell, a sentence each.
+
+    Args:
+        against: what is compared with.
+        tables: adjusted p and verdict of each row, of all shared cases and of groups.
+
+    """
+    said = [CAVEAT] if against in PUBLISHED else []
+    tests = [sum(p is not None for p, _ in rows) for rows in tables]
+    if sum(tests) > 1:
+        said.append(
+            f"{' and '.join(map(str, filter(None, tests)))} tests were made, each table adjusted for its own (Holm): "
+            "of so many, some p are small by chance before that"
+        )
+    few = sum(verdict == TOO_FEW for rows in tables for _, verdict in rows)
+    if few:
+        rows = sum(map(len, tables))
+        said.append(
+            f"{few} of {rows} rows have too few cases to tell a difference of any size from noise, which does not "
+            "say that there is none"
+        )
+    return said
+
+
+HEADINGS = ("cases", "ours", "theirs", "difference", "verdict", "95 %", "p", "p adjusted", "Wilcoxon p")
 
 
 def _cells(one: Difference) -> list[str]:
     place = "" if one.group is None else f", {one.group[0]} {one.group[1]}"
     name = f"{one.label} {'Dice' if one.key == 'dice' else 'NSD'}{place}"
     if one.paired is None:
-        return [name, "0", *["-"] * 7, one.verdict]
+        return [name, "0", *["-"] * 3, one.verdict, *["-"] * 4]
     interval = one.paired.interval
     return [
         name,
@@ -222,11 +253,11 @@ def _cells(one: Difference) -> list[str]:
         f"{one.ours:.3f}",
         f"{one.theirs:.3f}",
         f"{one.paired.mean:+.3f}",
+        one.verdict,
         "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
         f"{one.paired.p:.4f}",
         "-" if one.p is None else f"{one.p:.4f}",
         f"{one.paired.p_wilcoxon:.4f}",
-        one.verdict,
     ]
 
 

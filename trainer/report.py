@@ -24,6 +24,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from trainer.adapt import is_ct
 from trainer.charts import Line, chart
+from trainer.compare import caveats
 from trainer.figures import save_overlay_grid
 from trainer.overlay import OverlayRow
 from trainer.page import Cell, facts, page, table
@@ -357,19 +358,44 @@ def _scores(evaluated: Evaluated) -> str:
         "label",
         "cases with it",
         "Dice, mean of cases",
-        "pooled",
-        "paper's batches",
+        "Dice, all voxels pooled",
+        "Dice, absent counts 0",
         f"NSD {document['nsd_tolerance_mm']:g} mm",
         "HD95, mm",
         "volume error, ml",
     ]
-    return table(heads, rows, caption="Means over cases, with 95 % bootstrap intervals") + "".join(remarks)
+    explained = (
+        '<p class="quiet">“Dice, absent counts 0” is how the paper averages (section 4.3), each case taken as a batch: '
+        "where the reference lacks a label, the case counts 0 whatever was predicted. Where no case lacks the label, "
+        "it equals the mean of cases.</p>"
+    )
+    return (
+        table(heads, rows, caption="Means over cases, with 95 % bootstrap intervals")
+        + explained
+        + "".join(remarks)
+    )
 
 
 def _comparison(comparison: dict[str, Any] | None) -> str:
     if comparison is None:
         return ""
-    heads = ["score", "cases", "ours", "theirs", "difference", "95 %", "p", "adjusted", "Wilcoxon", "verdict"]
+    heads = [
+        "score",
+        "cases",
+        "ours",
+        "theirs",
+        "difference",
+        "verdict",
+        "95 %",
+        "p",
+        "adjusted p",
+        "Wilcoxon p",
+    ]
+    told = caveats(
+        comparison["against"],
+        [[(one["p"], one["verdict"]) for one in comparison[part]] for part in ("overall", "grouped")],
+    )
+    remark = f'<p class="remark">{" ".join(f"{escape(_sentence(one))}" for one in told)}</p>' if told else ""
     tables = []
     for part, caption in (("overall", "All shared cases"), ("grouped", "In groups")):
         rows = [_difference(one) for one in comparison[part]]
@@ -379,8 +405,12 @@ def _comparison(comparison: dict[str, Any] | None) -> str:
         f"<p>Against {escape(comparison['against'])}, case by case: {comparison['shared']} shared cases, "
         f"{comparison['only_ours']} only here, {comparison['only_theirs']} only there. A difference counts where a "
         "sign-flip test of its mean, adjusted for the number of tests in the table (Holm), stays below 5 % and the "
-        "bootstrap interval excludes 0; else it is inside the noise.</p>" + "".join(tables)
+        "bootstrap interval excludes 0; else it is inside the noise.</p>" + remark + "".join(tables)
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _difference(one: Mapping[str, Any]) -> list[Cell]:
@@ -388,7 +418,8 @@ def _difference(one: Mapping[str, Any]) -> list[Cell]:
     paired = one["paired"]
     name = Cell.text(f"{one['label']} {'Dice' if one['key'] == 'dice' else 'NSD'}{place}")
     if paired is None:
-        return [name, Cell.number(0, 0), *[Cell.number(None)] * 7, Cell.text(one["verdict"])]
+        missing = Cell.number(None)
+        return [name, Cell.number(0, 0), *[missing] * 3, Cell.text(one["verdict"]), *[missing] * 4]
     interval = paired["interval"]
     return [
         name,
@@ -396,11 +427,11 @@ def _difference(one: Mapping[str, Any]) -> list[Cell]:
         Cell.number(one["ours"]),
         Cell.number(one["theirs"]),
         Cell.number(paired["mean"], sign=True),
+        Cell.text(one["verdict"], f"text {one['verdict'] if one['verdict'] in ('better', 'worse') else ''}"),
         Cell.number(None) if interval is None else Cell.text(f"{interval[0]:+.3f} to {interval[1]:+.3f}", ""),
         Cell.number(paired["p"], 4),
         Cell.number(one["p"], 4),
         Cell.number(paired["p_wilcoxon"], 4),
-        Cell.text(one["verdict"], f"text {one['verdict'] if one['verdict'] in ('better', 'worse') else ''}"),
     ]
 
 

@@ -31,6 +31,7 @@ AIR_HU = -500  # a CT has voxels below, an MR image has none
 LOWEST_HU, STEP_HU = -200.0, 2.0  # of a byte: the windows that show soft tissue lie within
 GRAY_LEVELS = 255
 PERCENTILES = (0.5, 99.5)
+STRAIGHT_DEGREES = 1.0  # a scan that is turned by less is called straight
 LEVELS = 10_000  # of int16 between these percentiles, where values are no HU and rounding would lose them
 
 
@@ -59,6 +60,12 @@ class Scan:
     step: float = 1.0
     is_ct: bool = True
     channel: str = ""
+
+    @property
+    def turned_degrees(self) -> float:
+        """By how much the scan's axes differ from the patient's that they are nearest to, at most."""
+        along = np.abs(np.diagonal(np.reshape(self.geometry.direction, (3, 3))))
+        return float(np.degrees(np.arccos(np.clip(along, 0, 1))).max())
 
     @classmethod
     def read(
@@ -160,6 +167,15 @@ class Scan:
             for place, side, step in zip(middle, box, every, strict=True)
         ]
 
+    def _oblique(self) -> str:
+        turned = self.turned_degrees
+        if turned < STRAIGHT_DEGREES:
+            return ""
+        return (
+            f"The scan is oblique: its axes are turned by up to {turned:.0f}° against the patient's, and shown as the "
+            "nearest ones, so that the letters at the edges are nearly right."
+        )
+
     def describe(
         self, labels: Sequence[str], box: Sequence[slice], every: tuple[int, int, int], note: str
     ) -> dict[str, Any]:
@@ -178,7 +194,7 @@ class Scan:
             "unit": "HU" if self.is_ct else "(image value)",
             "labels": list(labels),
             "colours": [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS],
-            "note": f"{self.channel} {note}".strip(),
+            "note": " ".join(part for part in (self.channel, self._oblique(), note) if part),
         }
 
 
@@ -271,7 +287,8 @@ def viewer_html(labels: Sequence[str], scans: Sequence[dict[str, Any]], *, refer
     """Return the viewer's part of a page; `scans` are descriptions, whose voxels page.js finds by id or URL."""
     planes = "\n".join(
         f'<div class="plane" data-part="{name}"><canvas tabindex="0" role="img" '
-        f'aria-label="{name} slice; arrow keys, page up and page down change it"></canvas>'
+        f'aria-label="{name} slice; arrow keys, page up and page down change it, '
+        'plus and minus zoom, arrows with shift pan"></canvas>'
         f'<input type="range" min="0" value="0" aria-label="{name} slice"><span class="name quiet"></span></div>'
         for name in ("axial", "coronal", "sagittal")
     )
@@ -284,18 +301,27 @@ def viewer_html(labels: Sequence[str], scans: Sequence[dict[str, Any]], *, refer
 <label>case <select data-part="case"></select></label>
 <label><input type="checkbox" data-part="reference" checked{off}> reference <kbd>R</kbd></label>
 <label><input type="checkbox" data-part="prediction" checked> prediction <kbd>P</kbd></label>
+<label><input type="checkbox" data-part="fill" checked> fill it <kbd>F</kbd></label>
 <label>tint <input type="range" data-part="opacity" min="0" max="100" value="40"></label>
 <label>level <input type="number" data-part="level"></label>
 <label>width <input type="number" data-part="width" min="0"></label>
+<span class="zoom" role="group" aria-label="zoom">
+<button type="button" data-zoom="out" aria-label="zoom out">&minus;</button>
+<output data-part="zoom">1&times;</output>
+<button type="button" data-zoom="in" aria-label="zoom in">+</button>
+<button type="button" data-zoom="all">all</button></span>
 </div>
 <div class="planes">
 {planes}
 </div>
 <p class="readout" data-part="readout" role="status"></p>
-<ul class="legend">{legend}<li>{told}Prediction: tint and dashed line.</li></ul>
-<p class="quiet"><span data-part="note"></span> Click or drag in a plane to move the cross; the wheel, the slider, or
+<ul class="legend">{legend}<li>{told}Prediction: dashed line, and tint where filled.</li></ul>
+<p class="quiet" data-part="note"></p>
+<p class="quiet">Click or drag in a plane to move the cross; the wheel, the slider, or
 <kbd>↑</kbd> <kbd>↓</kbd> <kbd>Page up</kbd> <kbd>Page down</kbd> <kbd>Home</kbd> <kbd>End</kbd> on a plane
-scroll it.</p>
+scroll it. <kbd>+</kbd> <kbd>&minus;</kbd> or the wheel with <kbd>Ctrl</kbd> zoom, <kbd>Shift</kbd> with a drag or with
+arrows pans, <kbd>0</kbd> shows all. <kbd>R</kbd> and <kbd>P</kbd> hide a label map, <kbd>F</kbd> leaves the
+prediction its outline alone.</p>
 </div>
 <script type="application/json" id="scans">{data}</script>"""
 

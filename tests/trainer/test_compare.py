@@ -10,7 +10,17 @@ import pytest
 from scipy import stats
 
 from algorithm.errors import InputError
-from trainer.compare import PUBLISHED, Comparison, Difference, _judged, compare, published_cases, read_other
+from trainer.compare import (
+    CAVEAT,
+    PUBLISHED,
+    Comparison,
+    Difference,
+    _judged,
+    caveats,
+    compare,
+    published_cases,
+    read_other,
+)
 from trainer.intervals import Paired, holm, interval_of_mean
 from trainer.scores import CASE_KEYS, CaseScores, Scores
 
@@ -105,6 +115,22 @@ def test_groups_are_those_of_size_and_thickness() -> None:
     }
     json.dumps(comparison.to_json(), allow_nan=False)
     assert "cancer Dice, slice thickness over 3 mm" in comparison.table()
+    tests = len(comparison.overall), len(comparison.grouped)
+    assert f"{tests[0]} and {tests[1]} tests were made, each table adjusted for its own" in comparison.table()
+    assert "too few cases" not in comparison.table()
+    assert CAVEAT in comparison.table()
+
+
+def test_a_comparison_says_what_its_verdicts_cannot_tell() -> None:
+    few = compare(published("resenc_l", drop=276), read_other("nnunet-task07", LABELS))
+    rows = len(few.overall) + len(few.grouped)
+    assert few.caveats()[0] == CAVEAT
+    assert few.caveats()[1].startswith(f"{rows} of {rows} rows have too few cases to tell")
+    assert len(few.caveats()) == 2  # nothing was tested
+    assert caveats("mine", [[(0.2, "inside the noise")], []]) == []
+    mixed = caveats("mine", [[(0.2, "inside the noise")] * 3, [(None, "too few cases to tell")]])
+    assert mixed[0].startswith("3 tests were made")
+    assert mixed[1].startswith("1 of 4 rows")
 
 
 def test_few_cases_are_never_called_a_difference() -> None:

@@ -434,6 +434,7 @@ def test_label_names_come_from_the_option_the_dataset_or_the_neighbour(
         (("--labels", "background"), "--labels must be two or more different names"),
         (("--labels", "a,b,b"), "--labels must be two or more different names"),
         (("--labels", "a,,b"), "--labels must be two or more different names"),
+        (("--overlay-cases", "-1"), "--overlay-cases must be at least 0, got -1"),
         (("--nsd-tolerance-mm", "0"), "--nsd-tolerance-mm must be above 0, got 0"),
         (("--nsd-tolerance-mm", "nan"), "--nsd-tolerance-mm must be above 0, got nan"),
         (("--threads", "0"), "--threads must be at least 1, got 0"),

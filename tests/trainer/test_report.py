@@ -38,6 +38,7 @@ PREDICTED = {
     "pancreas_004": labels(ORGAN),
 }
 REFERENCE = labels(ORGAN, (2, (3, 3, 3), (5, 5, 7)))
+CTRL, SHIFT = 2, 8  # as the protocol has them
 VIEWER = "document.getElementById('viewer')"
 
 
@@ -129,7 +130,14 @@ def test_the_page_holds_every_part_and_fetches_nothing(run: Path, scored: Path, 
     assert [row[0] for row in cases] == ["pancreas_003", "pancreas_002", "pancreas_001", "pancreas_004"]
     assert [row[1] for row in cases] == ["show", "", "", "show"]
     assert "1 of 4 references lack cancer" in text
-    assert "inside the noise" in text
+    heads = next(row for row in page.rows if row[:2] == ["score", "cases"])
+    assert heads[heads.index("difference") + 1] == "verdict"
+    compared = [row for row in page.rows if row[0].startswith("cancer Dice") and len(row) == len(heads)]
+    assert {row[5] for row in compared} == {"too few cases to tell"}
+    assert "18 of 18 rows have too few cases to tell" in text
+    (scored_heads,) = (row for row in page.rows if row[:2] == ["label", "cases with it"])
+    assert scored_heads[4] == "Dice, absent counts 0"
+    assert "“Dice, absent counts 0” is how the paper averages" in text
     scores = json.loads((scored / "scores.json").read_text())
     (summary,) = (row for row in page.rows if row[:2] == ["cancer", "3 of 4"])
     assert summary[2].startswith(f"{scores['mean']['cancer']['dice']:.3f}(")
@@ -452,6 +460,12 @@ def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_
         assert without != with_both
         browser.press("p", 80, "p")
         assert picture("axial") == with_both
+        # without its tint, and with it again
+        browser.press("f", 70, "f")
+        browser.wait("!document.querySelector('[data-part=fill]').checked")
+        assert picture("axial") not in (with_both, without)
+        browser.press("f", 70, "f")
+        assert picture("axial") == with_both
         # the upper left corner is the patient's right and front, whatever the file's order
         browser.click(canvas, 0.01, 0.01)
         assert "row 1 from the front, column 1 from the right;" in readout()
@@ -464,6 +478,35 @@ def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_
         ):
             browser.click(canvas, across / 12, down / 10)
             assert f"reference: {label};" in readout(), (across, down)
+        # Ctrl and the wheel zoom around the pointer: what lies there stays
+        browser.click(canvas, 8.5 / 12, 6.5 / 10)
+        there = readout()
+        for _ in range(5):
+            browser.wheel(canvas, -100, 8.5 / 12, 6.5 / 10, modifiers=CTRL)
+        browser.wait("document.querySelector('[data-part=zoom]').textContent === '3.1\\u00d7'")
+        assert browser.value(slice_of) == 3
+        assert picture("axial") != with_both
+        browser.click(canvas, 8.5 / 12, 6.5 / 10)
+        assert readout() == there
+        # the left edge is column 12 * (8.5 / 12) * (1 - 1 / 1.25^5) = 5.7 from 0
+        browser.click(canvas, 0.01, 6.5 / 10)
+        assert "column 6 from the right" in readout()
+        # Shift and a drag pan by what the pointer moved: half the plane is 12 / 3.05 / 2 = 2 columns
+        browser.drag(canvas, (0.25, 0.5), (0.75, 0.5), modifiers=SHIFT)
+        browser.click(canvas, 0.01, 6.5 / 10)
+        assert "column 4 from the right" in readout()
+        zoomed = picture("coronal")
+        browser.value(f"document.querySelector('{canvas}').focus()")
+        browser.press("ArrowRight", 39, modifiers=SHIFT)
+        assert picture("coronal") != zoomed
+        browser.press("0", 48, "0")
+        browser.wait("document.querySelector('[data-part=zoom]').textContent === '1\\u00d7'")
+        browser.press("+", 187, "+")
+        browser.click("button[data-zoom=in]")
+        browser.wait("document.querySelector('[data-part=zoom]').textContent === '1.6\\u00d7'")
+        browser.click("button[data-zoom=all]")
+        browser.click(canvas, 0.01, 0.01)
+        assert "row 1 from the front, column 1 from the right;" in readout()
         # a button of the table opens its case
         browser.click("button[data-scan='2']")
         browser.wait(f"{VIEWER}.dataset.state === 'ready'")

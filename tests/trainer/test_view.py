@@ -19,7 +19,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from tests.chromium import chromium
-from tests.decathlon import IN_4D, labels, make_task, write
+from tests.decathlon import IN_4D, RAS, labels, make_task, write
 from trainer.cli import main
 from trainer.view import Server
 from trainer.viewer import Scan
@@ -168,6 +168,19 @@ def test_values_far_from_the_others_and_no_numbers_end_the_steps(tmp_path: Path)
     scan = Scan.read("x", flat, None, tmp_path / "labels.nii.gz")
     low, high = scan.window()
     assert low == 0.25 < high
+
+
+def test_an_oblique_scan_is_said_to_be_shown_on_the_nearest_axes(tmp_path: Path) -> None:
+    turn = np.radians(20)
+    turned = (np.cos(turn), -np.sin(turn), 0.0, np.sin(turn), np.cos(turn), 0.0, 0.0, 0.0, 1.0)
+    for direction, degrees in ((turned, 20.0), (RAS, 0.0)):
+        image = write(tmp_path / "image.nii.gz", np.zeros((8, 10, 12), np.int16), direction=direction)
+        label = write(tmp_path / "labels.nii.gz", REFERENCE, direction=direction)
+        scan = Scan.read("x", image, None, label)
+        assert scan.turned_degrees == pytest.approx(degrees, abs=0.01)
+        note = scan.describe(LABELS, [slice(0, n) for n in (8, 10, 12)], (1, 1, 1), "Rest.")["note"]
+        assert ("oblique: its axes are turned by up to 20°" in note) == (degrees > 0)
+        assert note.endswith("Rest.")
 
 
 def test_a_ct_by_name_is_shown_in_hu_whatever_it_holds(tmp_path: Path) -> None:

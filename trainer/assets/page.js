@@ -48,6 +48,7 @@ const PLANES = [
   { name: "coronal", through: 1, down: 0, across: 2, flip: true, ends: ["R", "L", "S", "I"] },
   { name: "sagittal", through: 2, down: 0, across: 1, flip: true, ends: ["A", "P", "S", "I"] },
 ];
+const [ZOOM_STEP, MOST_ZOOM] = [1.25, 16];
 
 class Viewer {
   constructor(root, scans) {
@@ -55,6 +56,9 @@ class Viewer {
     this.scans = scans;
     this.opacity = 0.4;
     this.shown = { reference: true, prediction: true };
+    this.filled = true;
+    this.zoom = 1;
+    this.held = [0, 0];
     this.turn = 0;
     this.find = (name) => root.querySelector(`[data-part="${name}"]`);
     this.planes = PLANES.map((plane) => this.makePlane(plane));
@@ -67,6 +71,13 @@ class Viewer {
         this.draw();
       });
     }
+    this.find("fill").addEventListener("change", (event) => {
+      this.filled = event.target.checked;
+      this.draw();
+    });
+    root.querySelectorAll("button[data-zoom]").forEach((button) => {
+      button.addEventListener("click", () => this.magnify(button.dataset.zoom));
+    });
     this.find("opacity").addEventListener("input", (event) => {
       this.opacity = Number(event.target.value) / 100;
       this.draw();
@@ -84,20 +95,34 @@ class Viewer {
     slider.addEventListener("input", () => this.move(plane.through, Number(slider.value)));
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
-      this.move(plane.through, this.at[plane.through] + Math.sign(event.deltaY));
+      if (!this.ready || !event.deltaY) return;
+      if (!event.ctrlKey) this.move(plane.through, this.at[plane.through] + Math.sign(event.deltaY));
+      else this.magnify(event.deltaY < 0 ? "in" : "out", [seen, ...this.under(seen, event)]);
     }, { passive: false });
-    const point = (event) => {
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId); // a drag may leave the plane
+      this.held = this.under(seen, event);
+      if (!event.shiftKey) this.point(seen, event);
+    });
+    canvas.addEventListener("pointermove", (event) => {
       if (!this.ready || !event.buttons) return;
-      const edge = canvas.getBoundingClientRect();
-      const { shape } = this.scan;
-      const x = Math.floor(((event.clientX - edge.left) / edge.width) * shape[plane.across]);
-      const y = Math.floor(((event.clientY - edge.top) / edge.height) * shape[plane.down]);
-      this.at[plane.across] = x;
-      this.move(plane.down, plane.flip ? shape[plane.down] - 1 - y : y);
-    };
-    canvas.addEventListener("pointerdown", point);
-    canvas.addEventListener("pointermove", point);
+      if (!event.shiftKey) {
+        this.held = this.under(seen, event);
+        this.point(seen, event);
+        return;
+      }
+      const [across, down] = this.under(seen, event);
+      this.pan(seen, (this.held[0] - across) / this.zoom, (this.held[1] - down) / this.zoom);
+      this.held = [across, down];
+    });
     canvas.addEventListener("keydown", (event) => {
+      const ways = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] };
+      const pan = ways[event.key];
+      if (pan && event.shiftKey) {
+        event.preventDefault();
+        this.pan(seen, ...pan.map((way) => way / 8 / this.zoom));
+        return;
+      }
       const last = this.ready ? this.scan.shape[plane.through] - 1 : 0;
       const now = this.at ? this.at[plane.through] : 0;
       const goal = { ArrowUp: now + 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowLeft: now - 1,
@@ -112,8 +137,68 @@ class Viewer {
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.matches("select, input[type=number]")) return;
-    const name = { r: "reference", p: "prediction" }[event.key.toLowerCase()];
+    const name = { r: "reference", p: "prediction", f: "fill" }[event.key.toLowerCase()];
     if (name && !this.find(name).disabled) this.find(name).click();
+    const zoom = { "+": "in", "=": "in", "-": "out", "0": "all" }[event.key];
+    if (zoom) this.magnify(zoom);
+  }
+
+  // Where a plane's picture begins, in rows and columns as drawn, and how many of them it shows.
+  seen(plane) {
+    const { shape } = this.scan;
+    const [rows, columns] = [shape[plane.down] / this.zoom, shape[plane.across] / this.zoom];
+    const middle = this.middle[plane.down];
+    const top = (plane.flip ? shape[plane.down] - middle : middle) - rows / 2;
+    return { top, left: this.middle[plane.across] - columns / 2, rows, columns };
+  }
+
+  // The place under the pointer as shares of a plane's picture.
+  under(plane, event) {
+    const edge = plane.canvas.getBoundingClientRect();
+    return [(event.clientX - edge.left) / edge.width, (event.clientY - edge.top) / edge.height];
+  }
+
+  point(plane, event) {
+    if (!this.ready) return;
+    const [across, down] = this.under(plane, event);
+    const { top, left, rows, columns } = this.seen(plane);
+    const row = Math.floor(top + down * rows);
+    this.at[plane.across] = Math.floor(left + across * columns);
+    this.move(plane.down, plane.flip ? this.scan.shape[plane.down] - 1 - row : row);
+  }
+
+  // Zoom around the cross, or around a place of a plane, which stays where it is.
+  magnify(way, place) {
+    if (!this.ready) return;
+    const before = this.zoom;
+    const zoom = { in: before * ZOOM_STEP, out: before / ZOOM_STEP, all: 1 }[way];
+    this.zoom = zoom > 1.001 ? Math.min(MOST_ZOOM, zoom) : 1;
+    if (place) {
+      const [plane, across, down] = place;
+      const grown = 1 / before - 1 / this.zoom;
+      this.pan(plane, (across - 0.5) * grown, (down - 0.5) * grown);
+    } else {
+      this.middle = this.at.map((value) => value + 0.5);
+      this.hold();
+    }
+  }
+
+  // Move what is seen, by shares of the whole plane.
+  pan(plane, across, down) {
+    if (!this.ready) return;
+    const { shape } = this.scan;
+    this.middle[plane.across] += across * shape[plane.across];
+    this.middle[plane.down] += (plane.flip ? -1 : 1) * down * shape[plane.down];
+    this.hold();
+  }
+
+  // Keep what is seen within the scan.
+  hold() {
+    this.middle = this.middle.map((value, axis) => {
+      const half = this.scan.shape[axis] / this.zoom / 2;
+      return Math.max(half, Math.min(this.scan.shape[axis] - half, value));
+    });
+    this.draw();
   }
 
   // What is not yet a number, or no width, leaves the window as it is.
@@ -142,6 +227,8 @@ class Viewer {
     }
     this.scan = scan;
     this.at = [...scan.start];
+    this.zoom = 1;
+    this.middle = scan.shape.map((size) => size / 2);
     this.window = { level: (scan.window[0] + scan.window[1]) / 2, width: scan.window[1] - scan.window[0] };
     for (const name of ["level", "width"]) {
       this.find(name).step = 10 ** Math.floor(Math.log10(this.window.width / 20));
@@ -159,12 +246,17 @@ class Viewer {
     if (!this.ready) return;
     this.at[axis] = Math.max(0, Math.min(this.scan.shape[axis] - 1, to));
     this.at = this.at.map((value, i) => Math.max(0, Math.min(this.scan.shape[i] - 1, value)));
-    this.draw();
+    this.middle = this.middle.map((value, i) => { // the cross stays in sight
+      const out = Math.abs(this.at[i] + 0.5 - value) > this.scan.shape[i] / this.zoom / 2 + 0.5;
+      return out ? this.at[i] + 0.5 : value;
+    });
+    this.hold();
   }
 
   draw() {
     if (!this.ready) return;
     this.planes.forEach((plane) => this.drawPlane(plane));
+    this.find("zoom").textContent = `${Number(this.zoom.toPrecision(2))}×`;
     const [, ny, nx] = this.scan.shape;
     const [z, y, x] = this.at;
     const place = (z * ny + y) * nx + x;
@@ -216,7 +308,7 @@ class Viewer {
         for (let channel = 0; channel < 3; channel++) {
           const paint = label ? colours[(label - 1) % colours.length][channel] : 0;
           const clipped = Math.max(0, Math.min(255, grey));
-          picture.data[out + channel] = label ? clipped + this.opacity * (paint - clipped) : clipped;
+          picture.data[out + channel] = label && this.filled ? clipped + this.opacity * (paint - clipped) : clipped;
         }
         picture.data[out + 3] = 255;
       }
@@ -230,11 +322,14 @@ class Viewer {
     buffer.getContext("2d").putImageData(picture, 0, 0);
     const pen = canvas.getContext("2d");
     pen.imageSmoothingEnabled = true;
-    pen.drawImage(buffer, 0, 0, wide, high);
-    const scale = [high / rows, wide / columns];
+    const seen = this.seen(plane);
+    const scale = [high / seen.rows, wide / seen.columns];
+    pen.setTransform(1, 0, 0, 1, -seen.left * scale[1], -seen.top * scale[0]);
+    pen.drawImage(buffer, 0, 0, columns * scale[1], rows * scale[0]);
     if (this.shown.prediction) this.outline(pen, plane, this.prediction, scale, true, dense);
     if (this.shown.reference && this.reference) this.outline(pen, plane, this.reference, scale, false, 2 * dense);
     this.crosshair(pen, plane, scale, dense);
+    pen.resetTransform();
     this.ends(pen, plane, dense);
     plane.slider.value = this.at[plane.through];
     const number = this.scan.first[plane.through] + this.at[plane.through] * this.scan.every[plane.through] + 1;
@@ -267,8 +362,11 @@ class Viewer {
         if (here !== left) line(Math.max(here, left), column, row, column, row + 1);
       }
     }
-    pen.lineWidth = thick;
     for (const [label, path] of paths) {
+      pen.lineWidth = thick + 1.5; // on bright tissue the colours need a dark rim
+      pen.strokeStyle = "rgba(0, 0, 0, 0.6)";
+      pen.stroke(path);
+      pen.lineWidth = thick;
       pen.strokeStyle = `rgb(${colours[(label - 1) % colours.length].join()})`;
       pen.stroke(path);
     }
@@ -278,15 +376,18 @@ class Viewer {
     const { shape } = this.scan;
     const row = plane.flip ? shape[plane.down] - 1 - this.at[plane.down] : this.at[plane.down];
     const [x, y, gap] = [(this.at[plane.across] + 0.5) * wide, (row + 0.5) * tall, 8 * dense];
-    pen.strokeStyle = "rgba(255, 255, 255, 0.55)";
-    pen.lineWidth = dense;
+    const [right, bottom] = [shape[plane.across] * wide, shape[plane.down] * tall];
     pen.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, pen.canvas.width, y],
-      [x, 0, x, y - gap], [x, y + gap, x, pen.canvas.height]]) {
+    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, right, y],
+      [x, 0, x, y - gap], [x, y + gap, x, bottom]]) {
       pen.moveTo(x0, y0);
       pen.lineTo(x1, y1);
     }
-    pen.stroke();
+    for (const [thick, colour] of [[3, "rgba(0, 0, 0, 0.5)"], [1, "#fff"]]) {
+      pen.lineWidth = thick * dense;
+      pen.strokeStyle = colour;
+      pen.stroke();
+    }
   }
 
   ends(pen, plane, dense) {

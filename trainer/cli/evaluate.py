@@ -80,6 +80,8 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--nsd-tolerance-mm must be above 0, got {args.nsd_tolerance_mm:g}")
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads must be at least 1, got {args.threads}")
+    if args.overlay_cases < 0:
+        raise InputError(f"--overlay-cases must be at least 0, got {args.overlay_cases}")
     pairs = pair_cases(args.reference, args.prediction, allow_missing=args.allow_missing)
     labels = _labels(args)
     pairs = with_probabilities(pairs, labels)
