@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -57,7 +58,7 @@ def chart(
     if not lines:
         return ""
     x0, x1 = x_range or _extent([x for line in lines for x, _ in line.points])
-    y0, y1 = y_range or _extent([0.0, *(y for line in lines for _, y in line.points)])
+    y0, y1 = y_range or _round_extent([0.0, *(y for line in lines for _, y in line.points)])
 
     def place(x: float, y: float) -> tuple[float, float]:
         return (
@@ -71,10 +72,11 @@ def chart(
         _, down = place(x0, y)
         parts.append(f'<path class="grid-line" d="M{LEFT} {down:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 5}" y="{down + 4:.1f}" text-anchor="end">{y:.3g}</text>')
-        x = x0 + (x1 - x0) * tick / TICKS
-        if x_range is not None or x.is_integer():
-            over, _ = place(x, y0)
-            parts.append(f'<text x="{over:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{x:.3g}</text>')
+    for x in (
+        _whole_ticks(x0, x1) if x_range is None else (x0 + (x1 - x0) * t / TICKS for t in range(TICKS + 1))
+    ):
+        over, _ = place(x, y0)
+        parts.append(f'<text x="{over:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{x:.6g}</text>')
     parts.append(
         f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 5}" text-anchor="middle">{escape(across)}</text>'
     )
@@ -105,3 +107,19 @@ def _stroke(line: Line) -> str:
 def _extent(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _whole_ticks(low: float, high: float) -> list[float]:
+    """Return whole numbers at equal steps, such as epochs."""
+    first, last = math.ceil(low), math.floor(high)
+    return [float(tick) for tick in range(first, last + 1, max(1, math.ceil((last - first) / TICKS)))]
+
+
+def _round_extent(values: Sequence[float]) -> tuple[float, float]:
+    """Return an extent whose ticks are round, where it begins at 0."""
+    low, high = _extent(values)
+    if low != 0:
+        return low, high
+    power = 10.0 ** math.floor(math.log10(high / TICKS))
+    step = next(step for step in (1, 2, 2.5, 5, 10) if step * power * TICKS >= high * (1 - 1e-9))
+    return 0.0, step * power * TICKS

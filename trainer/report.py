@@ -419,7 +419,7 @@ def _difference(one: Mapping[str, Any]) -> list[Cell]:
     name = Cell.text(f"{one['label']} {'Dice' if one['key'] == 'dice' else 'NSD'}{place}")
     if paired is None:
         missing = Cell.number(None)
-        return [name, Cell.number(0, 0), *[missing] * 3, Cell.text(one["verdict"]), *[missing] * 4]
+        return [name, Cell.number(0, 0), *[missing] * 3, Cell.text(one["verdict"], ""), *[missing] * 4]
     interval = paired["interval"]
     return [
         name,
@@ -427,7 +427,7 @@ def _difference(one: Mapping[str, Any]) -> list[Cell]:
         Cell.number(one["ours"]),
         Cell.number(one["theirs"]),
         Cell.number(paired["mean"], sign=True),
-        Cell.text(one["verdict"], f"text {one['verdict'] if one['verdict'] in ('better', 'worse') else ''}"),
+        Cell.text(one["verdict"], one["verdict"] if one["verdict"] in ("better", "worse") else ""),
         Cell.number(None) if interval is None else Cell.text(f"{interval[0]:+.3f} to {interval[1]:+.3f}", ""),
         Cell.number(paired["p"], 4),
         Cell.number(one["p"], 4),
@@ -439,8 +439,8 @@ def _cases(evaluated: Evaluated, ranked: Sequence[Mapping[str, Any]], shown: Seq
     keys = (
         ("dice", "Dice", 3),
         ("nsd", "NSD", 3),
-        ("hd95_mm", "HD95 mm", 1),
-        ("volume_error_ml", "error ml", 1),
+        ("hd95_mm", "HD95\u00a0mm", 1),
+        ("volume_error_ml", "error\u00a0ml", 1),
     )
     heads = ["case", "viewer", *(f"{name} {short}" for name in evaluated.names for _, short, _ in keys)]
     rows = []

@@ -155,13 +155,17 @@ class Scan:
         return (low - self.low) / self.step, (high - self.low) / self.step
 
     def start_zyx(self, box: Sequence[slice], every: Sequence[int]) -> list[int]:
-        """Return where the viewer begins: in the slice that tells most, at the middle of its highest label."""
+        """Return where the viewer begins: in the slice that tells most, at a voxel amid its highest label.
+
+        That is the reference's where it has any.
+        """
         z = telling_slice(self.reference, self.prediction)
-        plane = self.labelled[z]
-        rows, columns = (
-            np.nonzero(plane == plane.max()) if plane.any() else np.indices(plane.shape).reshape(2, -1)
+        plane = (
+            self.prediction[z] if self.reference is None or not self.reference.any() else self.reference[z]
         )
-        middle = (z, int(np.median(rows)), int(np.median(columns)))
+        places = np.argwhere(plane == plane.max())
+        nearest = np.abs(places - np.median(places, axis=0)).sum(axis=1).argmin()
+        middle = (z, *places[nearest].tolist())
         return [
             min((place - side.start) // step, len(range(side.start, side.stop, step)) - 1)
             for place, side, step in zip(middle, box, every, strict=True)
@@ -246,7 +250,8 @@ def embed(scan: Scan, number: int, labels: Sequence[str]) -> tuple[dict[str, Any
     values = scan.low + scan.step * scan.image[view].astype(np.float32)
     grey = np.clip(np.rint((values - low) / step), 0, GRAY_LEVELS)
     sparse = "" if every == 1 else f"; one voxel of {every} along x and y"
-    note = f"Around the labels, in steps of {step:.3g}{sparse}."
+    unit = " HU" if scan.is_ct else ""
+    note = f"The box around the labels, in steps of {step:.3g}{unit} from {low:.4g} on{sparse}."
     described = scan.describe(labels, box, (1, every, every), note)
     elements = []
     parts = {

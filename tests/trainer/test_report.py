@@ -286,6 +286,26 @@ def test_a_chart_places_its_points_and_leaves_out_empty_lines() -> None:
     assert chart("T", [Line("b", 2, [])], across="x") == ""
 
 
+def test_ticks_of_a_chart_are_round() -> None:
+    svg = chart("T", [Line("a", 1, [(epoch, 0.465 / epoch) for epoch in range(1, 13)])], across="epoch")
+    ticks = re.findall(r'text-anchor="(end|middle)">([\d.]+)<', svg)
+    assert [float(text) for kind, text in ticks if kind == "end"] == [0, 0.2, 0.4, 0.6, 0.8]
+    assert [float(text) for kind, text in ticks if kind == "middle"] == [1, 4, 7, 10]
+
+
+def test_the_viewer_begins_within_the_reference_and_not_between_it_and_what_was_found_elsewhere() -> None:
+    reference, found = np.zeros((2, 4, 20, 20), np.uint8)
+    reference[2, 5:8, 5:8] = 2
+    found[2, 15:20, 15:20] = 2
+    identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    geometry = Geometry((4, 20, 20), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), identity)
+    whole = [slice(0, size) for size in geometry.shape_zyx]
+    voxels = np.zeros((4, 20, 20), np.int16)
+    assert Scan("x", voxels, reference, found, geometry).start_zyx(whole, (1, 1, 1)) == [2, 6, 6]
+    assert Scan("x", voxels, None, found, geometry).start_zyx(whole, (1, 1, 1)) == [2, 17, 17]
+    assert Scan("x", voxels, reference * 0, found, geometry).start_zyx(whole, (1, 1, 1)) == [2, 17, 17]
+
+
 def test_lines_of_a_chart_differ_in_their_marks_and_few_of_many_points_have_one() -> None:
     lines = [Line(str(series), series, [(x, 0.1 * series) for x in range(200)]) for series in range(1, 8)]
     svg = chart("T", [*lines, Line("t", 1, [(0, 0)], dotted=True)], across="x")
