@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import glob
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -16,11 +14,11 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from algorithm.errors import InputError
-from algorithm.files import replacing
 from algorithm.geometry import Geometry, canonical_orientation, same_grid
 from algorithm.images import case_name, list_images, read_image, read_labels
 from algorithm.probabilities import map_names, map_path
 from algorithm.progress import progress
+from trainer.kept import file_states, read_kept, write_kept
 from trainer.lesions import lesion_values, match_lesions
 from trainer.metrics import Overlap, confusion_matrix
 from trainer.processes import in_processes
@@ -31,7 +29,7 @@ from trainer.surface import bounding_box, surface_scores
 log = logging.getLogger(__name__)
 
 NSD_TOLERANCE_MM = 5.0  # both labels of Task07 on the Decathlon's leaderboard
-CACHE_FORMAT = 3  # raise it when a score changes its meaning, so that kept scores are computed again
+CACHE_FORMAT = 4  # raise it when a score changes its meaning, so that kept scores are computed again
 MOST_NAMED = 5
 
 
@@ -226,36 +224,24 @@ class _Job:
 
 def _score(job: _Job) -> CaseScores:
     scores = score_case(job.pair, job.labels, nsd_tolerance_mm=job.nsd_tolerance_mm)
-    with replacing(job.kept) as temporary:
-        temporary.write_text(json.dumps({"identity": job.identity, "scores": scores.to_json()}))
+    write_kept(job.kept, job.identity, scores.to_json())
     return scores
 
 
 def _identity(pair: Pair, labels: Sequence[str], nsd_tolerance_mm: float) -> dict[str, Any]:
-    files = []
-    for path in (pair.reference, pair.prediction, *pair.probabilities.values()):
-        # voxels may lie beside their header, as in .mhd with .raw
-        for part in sorted(path.parent.glob(f"{glob.escape(case_name(path))}.*")):
-            state = part.stat()
-            files.append([str(part.resolve()), state.st_size, state.st_mtime_ns])
     return {
         "format": CACHE_FORMAT,
-        "files": files,
+        "files": file_states((pair.reference, pair.prediction, *pair.probabilities.values())),
         "labels": list(labels),
         "nsd_tolerance_mm": nsd_tolerance_mm,
     }
 
 
 def _read_kept(path: Path, identity: dict[str, Any]) -> CaseScores | None:
+    found = read_kept(path, identity)
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(document, dict) or document.get("identity") != identity:
-        return None
-    try:
-        return CaseScores.from_json(document["scores"])
-    except (KeyError, TypeError, ValueError):  # of another release, or edited: scored anew
+        return None if found is None else CaseScores.from_json(found)
+    except (KeyError, TypeError, ValueError):  # of another release: scored anew
         return None
 
 

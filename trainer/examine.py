@@ -7,7 +7,7 @@ import hashlib
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from algorithm.images import READERS, image_suffix, read_image
 from algorithm.itk import ONE_AT_A_TIME, check_size, quiet, reason
 from algorithm.postprocessing import components
 from trainer.header import read_header
+from trainer.kept import file_states, read_kept, write_kept
 from trainer.lesions import lesion_values
 from trainer.structures import MOST_IN_UNION
 from trainer.surface import bounding_box
@@ -39,6 +40,7 @@ HU_PROBLEMS = {"stored values", "normalised", "beyond HU"}
 SMALL_RANGE = 256  # a CT whose values span less was normalised, or kept in eight bits
 NIFTI_HEADER_BYTES = 352
 BLOCK = 1 << 22
+KEPT_FORMAT = 1  # raise it when a finding changes its meaning, so that cases are examined again
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,54 @@ class Examined:
     voxels: list[int] = field(default_factory=list)
     histogram: list[list[int]] = field(default_factory=list)
     in_window: list[int] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Examined:
+        """Undo `asdict` and JSON; TypeError, ValueError or KeyError where it is of another release."""
+        found = cls(**document)
+        found.problems = [(kind, detail) for kind, detail in found.problems]
+        for name in ("shape_zyx", "spacing_zyx_mm"):
+            value = getattr(found, name)
+            setattr(found, name, None if value is None else tuple(value))
+        return found
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """A case to examine, and where what is found is kept; `file` is None where it is not."""
+
+    job: Job
+    file: Path | None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that what is found depends on, as JSON has it."""
+        job = self.job
+        return {
+            "format": KEPT_FORMAT,
+            "files": file_states([job.image] if job.label is None else [job.image, job.label]),
+            "labels": list(job.labels),
+            "channels": list(job.channels),
+            "window_hu": list(job.window_hu),
+            "is_training": job.is_training,
+        }
+
+    def kept(self) -> Examined | None:
+        """Return what was found before, if that is still so."""
+        found = None if self.file is None else read_kept(self.file, self.identity)
+        try:
+            return None if found is None else Examined.from_json(found)
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+def examine_and_keep(keeping: Keeping) -> Examined:
+    """Examine a case and write what is known of it."""
+    identity = keeping.identity  # before the files are read: one that changes meanwhile is read again
+    found = examine(keeping.job)
+    if keeping.file is not None:
+        write_kept(keeping.file, identity, asdict(found))
+    return found
 
 
 def examine(job: Job) -> Examined:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+import trainer.examine
 from tests.decathlon import labels, make_task, write
 from trainer.cli import main
 from trainer.doctor.dataset import check
 from trainer.doctor.finding import Finding
+from trainer.examine import Examined, Job
 
 ORGAN = (1, (2, 2, 2), (6, 8, 10))
 TUMOUR = (2, (2, 3, 3), (6, 7, 7))  # 64 voxels
@@ -43,6 +45,48 @@ def task(tmp_path: Path) -> Path:
 def rewrite(task: Path, **changes: object) -> None:
     file = task / "dataset.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_what_was_examined_is_kept_and_read_again_only_where_something_changed(
+    task: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copyfile(task / "imagesTr" / "a.nii.gz", task / "imagesTs" / "a.nii.gz")  # one name in both parts
+    rewrite(task, test=["./imagesTs/t.nii.gz", "./imagesTs/a.nii.gz"])
+    read: list[str] = []
+    broken: set[str] = set()
+
+    def counting(job: Job) -> Examined:
+        if job.case in broken:
+            raise KeyboardInterrupt
+        read.append(job.case)
+        return original(job)
+
+    original = trainer.examine.examine
+    monkeypatch.setattr(trainer.examine, "examine", counting)
+    broken.add("c")
+    with pytest.raises(KeyboardInterrupt):
+        check(task, out=out, threads=1)
+    assert read == ["a", "b"]
+    assert not (out / "statistics.json").exists()
+    broken.clear()
+    first = check(task, out=out, threads=1)
+    assert read == ["a", "b", "c", "t", "a"]
+    made = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    assert check(task, out=out, threads=1) == first == check(task, threads=1)
+    assert read[5:] == ["a", "b", "c", "t", "a"]  # without a folder nothing is kept
+    assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == made
+    del read[:]
+    # a changed label, a damaged record, one that was edited, another window
+    write(task / "labelsTr" / "b.nii.gz", SMALL)
+    kept = {name: out / "cases" / "training" / f"{name}.json" for name in "abc"}
+    kept["a"].write_bytes(kept["a"].read_bytes()[:100])
+    kept["c"].write_text(kept["c"].read_text().replace('"RAS"', '"LPS"'))
+    findings = check(task, out=out, threads=1)
+    assert read == ["a", "b", "c"]
+    assert any("b (cancer, 8 voxels" in sentence for sentence in of(findings, "warning"))
+    check(task, out=out, threads=1, window_hu=(0.0, 100.0))
+    assert read[3:] == ["a", "b", "c", "t", "a"]
 
 
 def test_a_sound_data_set_has_statistics_only(task: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from trainer.doctor.finding import Finding, Severity, error, note, warning
 if TYPE_CHECKING:
     from trainer.dataset import Dataset
     from trainer.examine import Examined
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "a data set in Decathlon layout: every image and label, and its statistics"
 EXAMPLE = "decathlon doctor dataset DATA/Task07_Pancreas --out examined"
@@ -91,7 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="also write statistics.json, cases.csv, and for CT histogram.png (figure 1)",
+        help="also write statistics.json, cases.csv, and for CT histogram.png (figure 1); each examined case is kept "
+        "in FOLDER/cases, from where the same command continues after an interruption",
     )
     parser.add_argument(
         "--window-hu",
@@ -127,7 +131,8 @@ def check(
 
     Args:
         path: the folder with dataset.json.
-        out: a folder for statistics.json, cases.csv and histogram.png.
+        out: a folder for statistics.json, cases.csv and histogram.png, and for each examined case: the same call
+            continues after an interruption, and reads again only what has changed.
         window_hu: the window that values are counted in.
         threads: cases at once, each in a process of its own; by default one a core.
 
@@ -138,8 +143,7 @@ def check(
     from algorithm.images import case_name, list_images
     from algorithm.progress import progress
     from trainer.dataset import Dataset
-    from trainer.examine import Job
-    from trainer.examine import examine as examine_case
+    from trainer.examine import Job, Keeping, examine_and_keep
     from trainer.processes import in_processes
 
     try:
@@ -158,13 +162,22 @@ def check(
         )
         if image.is_file() and (label is None or label.is_file())
     ]
-    cases = list(
-        progress(
-            in_processes(examine_case, jobs, threads or len(os.sched_getaffinity(0))),
-            total=len(jobs),
-            what="examine",
-            unit="cases",
-        )
+    # A training case and a test case may have one name.
+    parts = {True: "training", False: "test"}
+    keeping = [
+        Keeping(job, None if out is None else out / "cases" / parts[job.is_training] / f"{job.case}.json")
+        for job in jobs
+    ]
+    found = [(one, one.kept()) for one in keeping]
+    cases = [case for _, case in found if case is not None]
+    if cases:
+        log.info("%d of %d cases were examined before", len(cases), len(jobs))
+    left = [one for one, case in found if case is None]
+    cases += progress(
+        in_processes(examine_and_keep, left, threads or len(os.sched_getaffinity(0))),
+        total=len(left),
+        what="examine",
+        unit="cases",
     )
     cases.sort(key=lambda case: (not case.is_training, case.case))
     findings += _of_cases(cases)
