@@ -134,6 +134,10 @@ def through_everything(task: Path, root: Path, *, patches: int, settings: list[s
     names = {f"{task.name}/{path.name}" for path in (task / "imagesTs").iterdir()}
     assert set(zipfile.ZipFile(root / "submission.zip").namelist()) == names
     assert (scores / "overlay.png").stat().st_size > 10_000
+    run("report", out, scores, "--out", root / "report.html")
+    page = (root / "report.html").read_text()
+    assert page.count('class="plate"') == 2
+    assert '"unit": "(image value)"' in page
     mean = json.loads((scores / "scores.json").read_text())["mean"]
     return {name: mean[name]["dice"] for name in Dataset.read(task).labels[1:]}
 

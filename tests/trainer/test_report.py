@@ -527,6 +527,9 @@ def test_a_trained_runs_report_works_in_a_browser(work: Path, scored: Path, tmp_
         browser.click("button[data-zoom=all]")
         browser.click(canvas, 0.01, 0.01)
         assert "row 1 from the front, column 1 from the right;" in readout()
+        # the overlays are there
+        assert browser.value("document.images.length") == 4
+        assert browser.value("[...document.images].every(i => i.complete && i.naturalWidth > 500)")
         # a button of the table opens its case
         browser.click("button[data-scan='2']")
         browser.wait(f"{VIEWER}.dataset.state === 'ready'")
