@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from trainer.search.plan import Plan, read_plan
+from trainer.search.sampler import GAMMA, TpeSampler
+from trainer.search.space import Parameters, Space
+from trainer.search.store import Trial
 
 # Speaks as trainer.search.worker does, and keeps the epochs it has done in the trial's folder, as checkpoints do.
 # `dropout` says what befalls it: below 0.1 it dies by a signal, from 0.9 on its loss is not finite.
@@ -85,3 +92,58 @@ def write_space(folder: Path, space: dict[str, list[object]] = SPACE, **settings
 def small_plan(folder: Path, space: dict[str, list[object]] = SPACE, **settings: object) -> Plan:
     """Return the plan of `write_space` without confirmations."""
     return read_plan(str(write_space(folder, space, **settings))).with_changes(confirm=(0, 0))
+
+
+def a_trial(number: int, parameters: Parameters, value: float | None, **changes: Any) -> Trial:
+    fields: dict[str, Any] = {
+        "number": number,
+        "kind": "search",
+        "origin": "random",
+        "repeats": None,
+        "parameters": parameters,
+        "seed": 0,
+        "state": "finished",
+        "objective": value,
+        "error": None,
+        "device": "cpu",
+        "began": "",
+        "ended": "",
+        "seconds": 1.0,
+        "starts": 1,
+        "curve": (),
+    }
+    return Trial(**{**fields, **changes})
+
+
+@dataclass(frozen=True)
+class Known:
+    """A function of a space whose best value, 1, is at `top`; it falls with the square of the distance."""
+
+    space: Space
+    top: Parameters
+
+    def __call__(self, parameters: Parameters) -> float:
+        rows = self.space.parameters
+        apart = [row.place(parameters[row.name]) - row.place(self.top[row.name]) for row in rows]
+        return 1.0 - sum(distance**2 for distance in apart) / len(apart)
+
+
+BOWL = Known(  # over the paper's first space, its top where the paper found it
+    read_plan("paper-wce").space,
+    {"dropout": 0.6, "activation": "leaky_relu", "class_weights.1": 83.0, "class_weights.2": 660.0},
+)
+
+
+def score_after(
+    trials: int, known: Known, *, seed: int, random_first: int, gamma: float = GAMMA, noise: float = 0.0
+) -> float:
+    """Return what the best of so many trials is worth; it is chosen by scores with noise of that deviation."""
+    sampler = TpeSampler(known.space, seed=seed, random_first=random_first, gamma=gamma)
+    rng = np.random.default_rng((seed, random_first))
+    done: list[Trial] = []
+    for number in range(1, trials + 1):
+        parameters, origin = sampler.suggest(done)
+        assert (origin == "random") == (number <= random_first)
+        score = known(parameters) + noise * float(rng.normal())
+        done.append(a_trial(number, parameters, score, origin=origin))
+    return known(max(done, key=lambda trial: trial.objective or 0.0).parameters)

@@ -31,7 +31,7 @@ from algorithm.errors import InputError
 from trainer.search import halving
 from trainer.search.agenda import Agenda
 from trainer.search.objective import objective
-from trainer.search.sampler import hyperopt_space, plain_value
+from trainer.search.sampler import GAMMA, hyperopt_space, plain_value
 from trainer.search.slot import ASKED_TO_END, WORKER, Slot
 from trainer.search.space import Parameters
 from trainer.search.store import Kind, Origin, Trial
@@ -300,6 +300,7 @@ class RaySampler:
             metric=METRIC,
             mode="max",
             points_to_evaluate=[dict(trial.parameters) for trial in trials] or None,
+            gamma=GAMMA,
             n_initial_points=self.random_first + sum(trial.origin == "start" for trial in trials),
             # Another one after every restart, or the random configurations would come again.
             random_state_seed=int(np.random.SeedSequence((self._seed, len(trials))).generate_state(1)[0]),

@@ -17,6 +17,8 @@ import numpy as np
 from trainer.search.space import Parameter, Parameters, Space, Value
 from trainer.search.store import Origin, Trial
 
+GAMMA = 0.15  # of TPE; Hyperopt's 0.25 loses to random search more often: docs/BENCHMARKS.md
+
 
 class Sampler(Protocol):
     """What a search asks for its next configuration."""
@@ -26,7 +28,7 @@ class Sampler(Protocol):
 
 
 class TpeSampler:
-    """Random configurations, then TPE with Hyperopt's defaults: 24 candidates, the best quarter against the rest.
+    """Random configurations, then TPE: of 24 candidates that which is likelier among good trials than among the rest.
 
     A trial that runs or failed counts as worse than any other: the first keeps trials side by side apart, the second
     keeps away from what diverges.
@@ -35,11 +37,12 @@ class TpeSampler:
         space: what is searched.
         seed: of all suggestions.
         random_first: how many are random; those that a search starts from do not count.
+        gamma: of n trials the best ceil(gamma sqrt(n)) are the good ones.
 
     """
 
-    def __init__(self, space: Space, *, seed: int, random_first: int) -> None:
-        self.space, self.seed, self.random_first = space, seed, random_first
+    def __init__(self, space: Space, *, seed: int, random_first: int, gamma: float = GAMMA) -> None:
+        self.space, self.seed, self.random_first, self.gamma = space, seed, random_first, gamma
         self._expression = hyperopt_space(space)
         self._domain = hyperopt.Domain(_itself, self._expression)
 
@@ -52,7 +55,13 @@ class TpeSampler:
             documents = hyperopt.rand.suggest([place], self._domain, hyperopt.Trials(), seed)
             return self._parameters(documents[0]), "random"
         documents = hyperopt.tpe.suggest(
-            [place], self._domain, self._history(trials), seed, n_startup_jobs=0, verbose=False
+            [place],
+            self._domain,
+            self._history(trials),
+            seed,
+            n_startup_jobs=0,
+            gamma=self.gamma,
+            verbose=False,
         )
         return self._parameters(documents[0]), "tpe"
 
