@@ -16,7 +16,8 @@ from trainer.search.space import Parameters, Space
 from trainer.search.store import Trial
 
 # Speaks as trainer.search.worker does, and keeps the epochs it has done in the trial's folder, as checkpoints do.
-# `dropout` says what befalls it: below 0.1 it dies by a signal, from 0.9 on its loss is not finite.
+# `dropout` says what befalls it: below 0.1 it dies by a signal, from 0.9 on its loss is not finite unless
+# SEARCH/mended is there.
 WORKER = """
 import json, os, pathlib, signal, sys, time
 
@@ -37,7 +38,7 @@ for line in sys.stdin:
         time.sleep(0.05)
     if settings["dropout"] < 0.1:
         os.kill(os.getpid(), signal.SIGSEGV)
-    if settings["dropout"] >= 0.9:
+    if settings["dropout"] >= 0.9 and not (folder.parent.parent / "mended").exists():
         print(json.dumps({"failed": "the loss was not finite in 11 batches"}), flush=True)
         continue
     done, stopped = folder / "epochs_done", False

@@ -34,7 +34,7 @@ from trainer.search.plan import Plan, read_plan, space_names
 from trainer.search.ranking import Ranked, best_trials, ranking, seed_deviation
 from trainer.search.sampler import TpeSampler
 from trainer.search.search import open_search, search, winner
-from trainer.search.slot import make_slots
+from trainer.search.slot import Slot, make_slots
 from trainer.search.space import Parameters, Space
 from trainer.search.store import Store, Trial
 from trainer.settings import TrainSettings
@@ -355,7 +355,8 @@ def test_failures_are_kept_and_the_search_goes_on(tmp_path: Path) -> None:
 def test_a_search_whose_trials_all_fail_ends(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, {"dropout": ["choice", 0.91, 0.95]}, evaluations=30)
     with pytest.raises(
-        InputError, match="all of the first 10 trials failed, the last one since the loss was not"
+        InputError,
+        match=r"all of the first 10 trials failed, the last one since the loss was not .* --retry-failed",
     ):
         run_formula(tmp_path, plan)
 
@@ -527,7 +528,7 @@ def test_a_training_can_be_given_up_and_is_asked_again_when_continued(work: Path
             train(work, tmp_path / "other", more, device="cpu", threads=1)
 
 
-# The command, with trainings
+# The command
 
 SEARCH = "import sys; from trainer.cli import main; sys.exit(main())"
 THREADS = ["--device", "cpu", "--threads", "1"]
@@ -540,6 +541,63 @@ def command(work: Path, out: Path, space: Path, *more: str) -> list[str]:
 def contents(out: Path) -> list[tuple[object, ...]]:
     with open_search(out) as store:
         return [(t.number, t.kind, t.parameters, t.seed, t.state, t.objective) for t in store.trials()]
+
+
+def formula_slots(*arguments: Any, **more: Any) -> list[Slot]:
+    """Make slots as the search does, whose trials are a formula."""
+    slots = make_slots(*arguments, **more)
+    for one in slots:
+        one.command = formula_worker()
+    return slots
+
+
+@pytest.mark.usefixtures("formula")
+def test_failed_trials_are_tried_again_when_that_is_asked_for(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.search.search.make_slots", formula_slots)
+    space = write_space(tmp_path, {"dropout": ["choice", 0.5, 0.95]}, evaluations=5, random_first=5)
+    out = tmp_path / "out"
+    arguments = command(work, out, space, "--confirm", "0")
+
+    def kept() -> list[Trial]:
+        with open_search(out) as store:
+            return store.trials()
+
+    assert main(arguments) == 0
+    before = kept()
+    failed = [trial for trial in before if trial.state == "failed"]
+    assert 1 <= len(failed) < 5
+    folder = out / "trials" / failed[0].folder
+    (folder / "metrics.csv").write_text("of the training that failed")
+    (folder / "log.txt").write_text("what it said")
+    (out / "mended").touch()
+    assert main([*arguments, "--retry-failed"]) == 0
+    for was, trial in zip(before, kept(), strict=True):
+        if was.state != "failed":
+            assert trial == was
+            continue
+        assert (trial.parameters, trial.seed, trial.origin) == (was.parameters, was.seed, was.origin)
+        assert (trial.state, trial.error, trial.starts) == ("finished", was.error, was.starts + 1)
+        assert len(trial.curve) == 2
+    assert [path.name for path in folder.glob("*.*")] == ["log.txt", "starts.txt"]
+    assert "the loss was not finite in 11 batches" in (out / "report.html").read_text()
+
+
+def test_a_trial_that_fails_again_keeps_both_reasons(tmp_path: Path) -> None:
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        trial = store.add({}, seed=0, origin="random")
+        store.record(trial.number, CURVE, objective=0.375, seconds=2.0)
+        store.end(trial.number, "failed", error="the disk was lost")
+        (again,) = store.retry()
+        waiting = store.trial(trial.number)
+        assert (again.number, waiting.is_running, waiting.objective, waiting.curve) == (1, True, None, ())
+        store.end(trial.number, "failed", error="it diverged", seconds=1.0)
+        assert store.trial(1).error == "it diverged; before: the disk was lost"
+        assert store.trial(1).seconds == 3.0
+
+
+# With trainings
 
 
 @pytest.mark.timeout(900)

@@ -85,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=("local", "ray"), default="local", help="default: local, this machine alone"
     )
     parser.add_argument("--address", help="of a Ray cluster, e.g. auto (default: a new one on this machine)")
+    parser.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="train the trials that failed once more, with the same parameters and seed",
+    )
     parser.add_argument("--report", action="store_true", help="only write the report of what is there")
 
 
@@ -118,6 +123,7 @@ def run(args: argparse.Namespace) -> None:
             threads=args.threads,
             starts=args.start_from,
             address=args.address,
+            retry_failed=args.retry_failed,
         )
         for one in ranked[:3]:
             values = " ".join(

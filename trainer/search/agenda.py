@@ -86,8 +86,8 @@ class Agenda:
         if len(last) == HOPELESS and all(trial.state == "failed" for trial in last):
             which = f"all of the first {len(ended)}" if len(ended) == HOPELESS else f"the last {HOPELESS}"
             raise InputError(
-                f"{which} trials failed, the last one since {ended[-1].error}; mend the cause, and search in another "
-                "--out"
+                f"{which} trials failed, the last one since {ended[-1].error}; mend the cause, and try them again with "
+                "--retry-failed"
             )
 
     def _new_trial(self, trials: Sequence[Trial]) -> Trial | None:

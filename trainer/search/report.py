@@ -98,12 +98,12 @@ def _page(search: Path, work: str, plan: Plan, trials: Sequence[Trial], labels: 
     sections += ["<h2>Time</h2>", _time(trials)]
     if trials:
         sections.append(_picture(figures.time_spent(trials), "time at work by trial, over all starts"))
-    failed = [trial for trial in trials if trial.state == "failed"]
+    failed = [trial for trial in trials if trial.error is not None]  # those tried again, too
     if failed:
-        rows = [[str(t.number), _configuration(t), t.error or ""] for t in failed]
+        rows = [[str(t.number), _configuration(t), t.error or "", t.state] for t in failed]
         sections += [
             "<h2>Failed trials</h2>",
-            _table(["trial", "configuration", "reason"], rows, left=(1, 2)),
+            _table(["trial", "configuration", "reason", "state now"], rows, left=(1, 2, 3)),
         ]
     body = "\n".join(sections)
     return (

@@ -47,6 +47,7 @@ def search(
     threads: int | None = None,
     starts: Sequence[Path] = (),
     address: str | None = None,
+    retry_failed: bool = False,
 ) -> list[Ranked]:
     """Do what `plan` asks for, or what is left of it, in `out`; return the configurations, the best first.
 
@@ -60,6 +61,7 @@ def search(
         threads: of a trial on the CPU; None for its share of the cores.
         starts: runs whose settings are tried first.
         address: of a Ray cluster; None starts one here.
+        retry_failed: trials that failed are trained once more, with their parameters and seeds.
 
     Raises:
         InputError: the patches do not fit the plan, Ray is asked for and missing, or `out` holds a search for
@@ -81,6 +83,8 @@ def search(
         _claim(store, plan, work, train_file, val_file)
         for trial in store.trials():
             _drop_spent(out, trial)
+        if retry_failed:
+            _retry_failed(out, store)
         sampler = TpeSampler(plan.space, seed=plan.seed, random_first=plan.random_first)
         labels = train_file.meta.labels
         agenda = Agenda(
@@ -190,6 +194,19 @@ def _read_start(plan: Plan, run: Path) -> Parameters:
         ) from None
     settings = {name: value for name, value in table.items() if not name.endswith("_digest")}
     return start_point(plan, settings, str(file))
+
+
+def _retry_failed(out: Path, store: Store) -> None:
+    """Have failed trials trained anew; their logs stay."""
+    for trial in store.trials():
+        if trial.state == "failed":
+            for path in trial_folder(out, trial).glob("*"):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != "log.txt":
+                    path.unlink()
+    for trial in store.retry():
+        log.info("trial %d, which failed (%s), is tried again", trial.number, trial.error)
 
 
 def _drop_spent(out: Path, trial: Trial) -> None:

@@ -66,7 +66,7 @@ class Trial:
         seed: of its training.
         state: "running" also while nobody works at it: it will be continued.
         objective: of the best epoch so far; None before the first.
-        error: why it failed.
+        error: why it failed; where it was tried again, also why it failed before, whatever has come of it.
         device: what it was trained on.
         began: UTC, ISO 8601.
         ended: likewise; None while it runs.
@@ -203,6 +203,15 @@ class Store:
         """Note that a trial is begun or continued, and where."""
         self._change(number, "starts = starts + 1, device = COALESCE(?, device)", device)
 
+    def retry(self) -> list[Trial]:
+        """Have trials that failed run once more, as they were at first but for their errors; return them."""
+        with self._transaction():
+            failed = [trial for trial in self.trials() if trial.state == "failed"]
+            for trial in failed:
+                self._connection.execute("DELETE FROM curve WHERE trial = ?", (trial.number,))
+                self._change(trial.number, "state = 'running', objective = NULL, ended = NULL", inside=True)
+        return failed
+
     def place(self, number: int, device: str) -> None:
         """Note where a trial is trained."""
         self._change(number, "device = ?", device)
@@ -225,10 +234,18 @@ class Store:
         objective: float | None = None,
         error: str | None = None,
     ) -> None:
-        """Note how a running trial ended; one that has ended stays as it is."""
+        """Note how a running trial ended; one that has ended stays as it is.
+
+        What it failed of before, if it is tried again, stays in its `error`.
+        """
         with self._transaction():
-            if not self.trial(number).is_running:
+            trial = self.trial(number)
+            if not trial.is_running:
                 return
+            if error is None:
+                error = trial.error
+            elif trial.error is not None:
+                error = f"{error}; before: {trial.error}"
             self._record(number, curve)
             self._change(
                 number,
