@@ -36,6 +36,7 @@ from trainer.search.sampler import TpeSampler
 from trainer.search.search import open_search, search, winner
 from trainer.search.slot import Slot, make_slots
 from trainer.search.space import Parameters, Space
+from trainer.search.status import doubts
 from trainer.search.store import Store, Trial
 from trainer.settings import TrainSettings
 from trainer.train import train
@@ -291,6 +292,54 @@ def test_confirmed_configurations_are_ranked_by_their_other_seeds() -> None:
     assert ranked[0].low == ranked[0].high == pytest.approx(0.6)
     assert all(math.isnan(value) for value in (ranked[2].mean, ranked[2].low, ranked[2].high))
     assert seed_deviation(ranked) == pytest.approx(math.sqrt((0.02 + 0.0) / 2))
+
+
+def confirmations(of: int, *scores: float | None) -> list[Trial]:
+    return [
+        a_trial(10 * of + seed, {}, score, kind="confirmation", repeats=of, seed=seed, state=state)
+        for seed, score in enumerate(scores, 1)
+        for state in ("failed" if score is None else "finished",)
+    ]
+
+
+def test_one_other_seed_confirms_nothing_where_others_have_more() -> None:
+    trials = [a_trial(n, {"dropout": n / 10}, score) for n, score in ((1, 0.9), (2, 0.8), (3, 0.7))]
+    lucky = [*trials, *confirmations(1, 0.9, None, None), *confirmations(2, 0.5, 0.6)]
+    assert [one.trial.number for one in ranking(lucky)] == [2, 1, 3]
+    every_one = [*trials, *confirmations(1, 0.9), *confirmations(2, 0.5)]
+    assert [one.trial.number for one in ranking(every_one)] == [1, 2, 3]
+
+
+def test_what_makes_a_winner_doubtful_is_said(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, evaluations=3).with_changes(confirm=(2, 2))
+    trials = [a_trial(n, {"dropout": n / 10}, score) for n, score in ((1, 0.9), (2, 0.8), (3, 0.7))]
+    unfinished = doubts(trials[:2], plan) or ""
+    assert "is unfinished (2 of 3 trials and 0 of 4 confirmations are done" in unfinished
+    assert "has not confirmed its best, trial 1, with other seeds" in unfinished
+    some = doubts([*trials, *confirmations(2, 0.5, 0.5), *confirmations(1, 0.9)], plan) or ""
+    assert "is unfinished (3 of 3 trials and 3 of 4 confirmations are done" in some
+    assert "has a trial 1 that scored higher (0.900) and is not confirmed" in some
+    whole = [*trials, *confirmations(2, 0.5, 0.5), *confirmations(1, 0.9, 0.4)]
+    assert doubts(whole, plan) is None
+    later = [*whole, a_trial(30, {"dropout": 0.4}, 0.95)]
+    asked = plan.with_changes(evaluations=4)
+    assert ranking(later)[0].trial.number == 1
+    assert "4 of 4 trials and 4 of 6 confirmations are done" in (doubts(later, asked) or "")
+    assert "a trial 30 that scored higher (0.950)" in (doubts(later, asked) or "")
+    never = doubts(trials, plan.with_changes(confirm=(0, 0))) or ""
+    assert never.startswith("has not confirmed its best, trial 1, with other seeds, and one seed lies")
+
+
+def test_the_winner_of_an_unfinished_search_comes_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = small_plan(tmp_path, evaluations=2)
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        store.describe({"plan": plan.as_dict()})
+        trial = store.add({"dropout": 0.5}, seed=0, origin="random")
+        store.end(trial.number, "finished", curve=CURVE, objective=0.375)
+    assert winner(tmp_path)[1].trial.number == 1
+    assert "is unfinished (1 of 2 trials are done; the same command continues it)" in caplog.text
 
 
 def test_the_interval_is_students() -> None:

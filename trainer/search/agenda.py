@@ -10,7 +10,7 @@ from algorithm.errors import InputError
 from trainer.search import halving
 from trainer.search.objective import objective
 from trainer.search.plan import Plan
-from trainer.search.ranking import best_trials
+from trainer.search.ranking import missing_confirmations
 from trainer.search.sampler import Sampler
 from trainer.search.space import Parameters
 from trainer.search.status import describe_end
@@ -104,19 +104,10 @@ class Agenda:
     def _new_confirmation(self, trials: Sequence[Trial]) -> Trial | None:
         if any(trial.kind == "search" and trial.is_running for trial in trials):
             return None
-        configurations, repetitions = self.plan.confirm
-        there = {(trial.repeats, trial.seed) for trial in trials}
-        for best in best_trials(trials)[:configurations]:
-            for further in range(1, repetitions + 1):
-                seed = best.seed + further
-                if (best.number, seed) not in there:
-                    return self.store.add(
-                        best.parameters,
-                        seed=seed,
-                        origin="confirmation",
-                        kind="confirmation",
-                        repeats=best.number,
-                    )
+        for best, seed in missing_confirmations(trials, self.plan.confirm):
+            return self.store.add(
+                best.parameters, seed=seed, origin="confirmation", kind="confirmation", repeats=best.number
+            )
         return None
 
     def settings(self, trial: Trial) -> TrainSettings:

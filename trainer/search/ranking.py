@@ -12,6 +12,7 @@ from scipy import stats
 from trainer.search.store import Trial
 
 CONFIDENCE = 0.95
+FEWEST_SEEDS = 2  # other seeds that confirm a configuration, where more than one was asked for: one lies
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,33 @@ def best_trials(trials: Sequence[Trial]) -> list[Trial]:
     return found
 
 
+def missing_confirmations(trials: Sequence[Trial], confirm: tuple[int, int]) -> list[tuple[Trial, int]]:
+    """Return which of the best trials are not among `trials` again, and with which seed; see `Plan.confirm`."""
+    configurations, repetitions = confirm
+    there = {(trial.repeats, trial.seed) for trial in trials}
+    wanted = [
+        (best, best.seed + further)
+        for best in best_trials(trials)[:configurations]
+        for further in range(1, repetitions + 1)
+    ]
+    return [(best, seed) for best, seed in wanted if (best.number, seed) not in there]
+
+
 def ranking(trials: Sequence[Trial]) -> list[Ranked]:
     """Return the configurations, the best first: confirmed ones by the mean of their confirmations, then the others.
 
-    The score that made a configuration one of the best is no part of the mean: it was chosen for being high.
+    The score that made a configuration one of the best is no part of the mean: it was chosen for being high. One that
+    has a single other seed is not confirmed where others have more, be it that these failed or are still to come.
     """
     scores: dict[int, list[float]] = {}
     for trial in trials:
         if trial.repeats is not None and trial.state == "finished" and trial.objective is not None:
             scores.setdefault(trial.repeats, []).append(trial.objective)
     ranked = [Ranked.of(trial, scores.get(trial.number, ())) for trial in best_trials(trials)]
-    return sorted(ranked, key=lambda one: (not one.scores, -one.mean if one.scores else 0.0))
+    enough = min(FEWEST_SEEDS, max((len(one.scores) for one in ranked), default=0))
+    confirmed = [one for one in ranked if one.scores and len(one.scores) >= enough]
+    others = [one for one in ranked if one not in confirmed]
+    return sorted(confirmed, key=lambda one: -one.mean) + others
 
 
 def seed_deviation(ranked: Sequence[Ranked]) -> float:

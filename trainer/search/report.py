@@ -18,7 +18,7 @@ from trainer.search.importance import FEWEST, importances
 from trainer.search.plan import Plan
 from trainer.search.ranking import Ranked, ranking, seed_deviation
 from trainer.search.space import Space, Value
-from trainer.search.status import describe, duration
+from trainer.search.status import describe, doubts, duration
 from trainer.search.store import Store, Trial
 
 MOST_ROWS = 15
@@ -81,6 +81,8 @@ def _page(search: Path, work: str, plan: Plan, trials: Sequence[Trial], labels: 
         _ranking_table(plan, ranked, labels),
         _confidence(ranked),
     ]
+    if ranked and (why := doubts(trials, plan)):
+        sections.append(f'<p class="note"><strong>The search {html.escape(why)}.</strong></p>')
     if any(trial.curve for trial in trials):
         sections += [
             "<h2>Trials</h2>",

@@ -25,7 +25,7 @@ from trainer.search.report import write_report
 from trainer.search.sampler import TpeSampler
 from trainer.search.slot import make_slots, visible_gpus
 from trainer.search.space import Parameters
-from trainer.search.status import describe
+from trainer.search.status import describe, doubts
 from trainer.search.store import Store, Trial
 from trainer.train import choose_device, open_patches
 
@@ -121,17 +121,23 @@ def open_search(folder: Path) -> Store:
 
 
 def winner(folder: Path) -> tuple[Plan, Ranked]:
-    """Return a search's plan and its best configuration.
+    """Return a search's plan and its best configuration; warn where another one may be better.
+
+    The winner is the confirmed configuration with the best mean over its other seeds, and the one with the best score
+    where none is confirmed.
 
     Raises:
         InputError: there is no search, or none of its trials finished.
 
     """
     with open_search(folder) as store:
-        ranked = ranking(store.trials())
-        if not ranked:
-            raise InputError(f"no trial of the search in {folder} has finished yet; let it go on")
-        return Plan.from_dict(store.about["plan"]), ranked[0]
+        trials, plan = store.trials(), Plan.from_dict(store.about["plan"])
+    ranked = ranking(trials)
+    if not ranked:
+        raise InputError(f"no trial of the search in {folder} has finished yet; let it go on")
+    if why := doubts(trials, plan):
+        log.warning("the search in %s %s", folder, why)
+    return plan, ranked[0]
 
 
 def _claim(store: Store, plan: Plan, work: Path, train_file: PatchFile, val_file: PatchFile) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from trainer.search.objective import foreground_dice
 from trainer.search.plan import Plan
-from trainer.search.ranking import best_trials
-from trainer.search.store import Trial
+from trainer.search.ranking import FEWEST_SEEDS, best_trials, missing_confirmations, ranking
+from trainer.search.store import Kind, Trial
 
 
 def describe_end(trial: Trial, trials: Sequence[Trial], plan: Plan, labels: Sequence[str], jobs: int) -> str:
@@ -28,11 +28,10 @@ def describe_end(trial: Trial, trials: Sequence[Trial], plan: Plan, labels: Sequ
 def describe(trials: Sequence[Trial], plan: Plan, jobs: int) -> str:
     """Return trials done, the best so far, and the time left."""
     searched = [trial for trial in trials if trial.kind == "search"]
-    done = sum(not trial.is_running for trial in searched)
+    done, confirmed = _ended(trials, "search"), _ended(trials, "confirmation")
     words = [f"{done} of {plan.evaluations} trials done"]
-    confirmed = sum(trial.kind == "confirmation" and not trial.is_running for trial in trials)
     if confirmed:
-        words[0] += f", {confirmed} of {plan.confirm[0] * plan.confirm[1]} confirmations"
+        words[0] += f", {confirmed} of {confirmed + _confirmations_left(trials, plan)} confirmations"
     for state in ("failed", "stopped"):
         count = sum(trial.state == state for trial in searched)
         words[0] += f", {count} {state}" if count else ""
@@ -45,6 +44,50 @@ def describe(trials: Sequence[Trial], plan: Plan, jobs: int) -> str:
     return "; ".join(words)
 
 
+def doubts(trials: Sequence[Trial], plan: Plan) -> str | None:
+    """Return why the best configuration may not be the best, in words that end a sentence; None without a reason."""
+    ranked = ranking(trials)
+    words = []
+    done, confirmed, left = (
+        _ended(trials, "search"),
+        _ended(trials, "confirmation"),
+        _confirmations_left(trials, plan),
+    )
+    if done < plan.evaluations or left:
+        again = f" and {confirmed} of {confirmed + left} confirmations" if confirmed + left else ""
+        words.append(
+            f"is unfinished ({done} of {plan.evaluations} trials{again} are done; the same command continues it)"
+        )
+    if ranked and not ranked[0].scores:
+        words.append(
+            f"has not confirmed its best, trial {ranked[0].trial.number}, with other seeds, and one seed lies (see "
+            "--confirm)"
+        )
+    elif ranked:
+        first = best_trials(trials)[0]
+        rank = next(one for one in ranked if one.trial is first)
+        if len(rank.scores) < min(len(ranked[0].scores), FEWEST_SEEDS):
+            words.append(
+                f"has a trial {first.number} that scored higher ({first.objective:.3f}) and is not confirmed with "
+                "other seeds"
+            )
+    return ", and ".join(words) or None
+
+
+def _ended(trials: Sequence[Trial], kind: Kind) -> int:
+    return sum(trial.kind == kind and not trial.is_running for trial in trials)
+
+
+def _confirmations_left(trials: Sequence[Trial], plan: Plan) -> int:
+    """Return how many confirmations are still to end, those of configurations that are still to come included."""
+    ended = [trial for trial in trials if not trial.is_running]
+    left = len(missing_confirmations(ended, plan.confirm))
+    if _ended(trials, "search") < plan.evaluations:
+        configurations, repetitions = plan.confirm
+        left += repetitions * max(0, min(configurations, plan.evaluations) - len(best_trials(ended)))
+    return left
+
+
 def time_left(trials: Sequence[Trial], plan: Plan, jobs: int) -> float | None:
     """Return the seconds that are left by the mean of what ended, confirmations included; None when nothing did.
 
@@ -54,11 +97,9 @@ def time_left(trials: Sequence[Trial], plan: Plan, jobs: int) -> float | None:
     whole = [trial.seconds for trial in trials if trial.state == "finished"]
     if not ended:
         return None
-    confirmed = sum(trial.kind == "confirmation" and not trial.is_running for trial in trials)
     to_search = max(0, plan.evaluations - len(ended))
-    to_confirm = max(0, plan.confirm[0] * plan.confirm[1] - confirmed)
     each = float(np.mean(whole)) if whole else float(np.mean(ended))
-    return (to_search * float(np.mean(ended)) + to_confirm * each) / jobs
+    return (to_search * float(np.mean(ended)) + _confirmations_left(trials, plan) * each) / jobs
 
 
 def duration(seconds: float) -> str:
