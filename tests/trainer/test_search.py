@@ -24,13 +24,13 @@ from algorithm.errors import InputError
 from tests.trainer.runs import weights
 from tests.trainer.searching import BOWL, a_trial, formula_worker, score_after, small_plan, write_space
 from trainer.cli import main
-from trainer.search import local, worker
+from trainer.search import figures, local, worker
 from trainer.search.agenda import Agenda
 from trainer.search.halving import goes_on, rungs
 from trainer.search.importance import importances
 from trainer.search.local import run_local
 from trainer.search.objective import objective
-from trainer.search.plan import Plan, read_plan, space_names
+from trainer.search.plan import Plan, read_plan, space_names, start_point
 from trainer.search.ranking import Ranked, best_trials, ranking, seed_deviation
 from trainer.search.sampler import TpeSampler
 from trainer.search.search import open_search, search, winner
@@ -123,7 +123,19 @@ def test_anything_in_a_preset_can_be_searched(tmp_path: Path) -> None:
             {"activation": ["choice", "relu", "gelu"]},
             '\'activation\' must be "leaky_relu" or "relu", got "gelu"',
         ),
-        ({"activation": ["choice", "relu"]}, "two or more words or numbers to choose from"),
+        ({"activation": ["choice", "relu"]}, "two or more words, numbers or lists of them to choose from"),
+        ({"activation": ["choice", "relu", [["relu"]]]}, "two or more words, numbers or lists of them"),
+        ({"dropout": ["choice", 0.1, [0.1, 0.2]]}, r"'dropout' must be a number, got \[0.1, 0.2\]"),
+        ({"class_weights": ["choice", "equal", ["a"]]}, "'class_weights' must be a list of numbers or"),
+        ({"class_weights": ["choice", [1, 2], [1.0, 2.0]]}, "class_weights must have different choices"),
+        (
+            {"class_weights": ["choice", "equal", "inverse"], '"class_weights.1"': ["uniform", 1, 2]},
+            r"\[space\] has class_weights and class_weights.1, a part of it; search one of them",
+        ),
+        (
+            {'"class_weights.1"': ["uniform", 1, 3], "class_weights.1": ["uniform", 1, 2]},
+            r"\[space\] has class_weights.1 twice; search one of them",
+        ),
         ({"dropout": 0.5}, "dropout must be a distribution and its values"),
         (
             {"class_weights.3": ["uniform", 1, 2]},
@@ -137,6 +149,50 @@ def test_anything_in_a_preset_can_be_searched(tmp_path: Path) -> None:
 def test_what_cannot_be_searched_is_said(tmp_path: Path, row: dict[str, list[object]], message: str) -> None:
     with pytest.raises(InputError, match=message):
         read_plan(str(write_space(tmp_path, row)))
+
+
+def test_whole_lists_can_be_chosen_from(tmp_path: Path) -> None:
+    lists: list[object] = [[1, 10, 50], [1, 83, 660], "equal"]
+    plan = small_plan(tmp_path, {"class_weights": ["choice", *lists], "dropout": ["uniform", 0.1, 0.5]})
+    assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+    sampler = TpeSampler(plan.space, seed=0, random_first=8)
+    done: list[Trial] = []
+    for number in range(1, 13):
+        parameters, _ = sampler.suggest(done)
+        parameters = json.loads(json.dumps(parameters))  # as the store keeps it
+        assert parameters["class_weights"] in lists
+        done.append(a_trial(number, parameters, 1.0 - float(parameters["dropout"])))
+    chosen = [trial.parameters["class_weights"] for trial in done]
+    assert all(value in chosen for value in lists)
+    settings = plan.trial_settings({"class_weights": [1, 83, 660], "dropout": 0.2}, 0)
+    assert settings.class_weights == (1.0, 83.0, 660.0)
+    known = {**settings.as_dict(), "class_weights": [1.0, 83.0, 660.0]}
+    assert start_point(plan, known, "a run") == {"class_weights": [1.0, 83.0, 660.0], "dropout": 0.2}
+    assert "[1, 83, 660]" in figures.parallel(plan.space, done).axes[0].texts[1].get_text()
+    assert {one.name for one in importances(plan.space, done)} == {"class_weights", "dropout"}
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{", None])
+def test_a_start_that_is_no_training_is_refused(work: Path, tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"--start-from takes a folder that .*settings.json is no table of settings"
+    ):
+        search(work, tmp_path / "out", small_plan(tmp_path), starts=[tmp_path])
+
+
+def test_lists_for_other_labels_are_refused_before_anything_is_trained(work: Path, tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, {"class_weights": ["choice", [1, 10, 50], [1, 10]]})
+    with pytest.raises(InputError, match="class_weights must have a number for each of the 3 labels"):
+        search(work, tmp_path / "out", plan)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_address_needs_ray(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--address auto is that of a Ray cluster; add --engine ray"):
+        search(tmp_path, tmp_path / "out", small_plan(tmp_path), address="auto")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_space_file_that_is_wrong_is_refused(tmp_path: Path) -> None:
@@ -239,6 +295,39 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "search.sqlite").write_bytes(b"not a database, but long enough to be read as one" * 9)
     with pytest.raises(InputError, match="is not a readable store of a search"):
         Store(tmp_path / "search.sqlite")
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    with Store(path, write=True) as store:
+        trial = store.add({}, seed=0, origin="random")
+        (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+        store._connection.execute(f"PRAGMA max_page_count = {pages}")
+        row = {f"val_pooled_{number}": 0.5 for number in range(2000)}
+        with pytest.raises(
+            InputError,
+            match=r"search.sqlite cannot be written: database or disk is full; free some space, and",
+        ):
+            store.record(trial.number, [{"epoch": 1, **row}], objective=0.5, seconds=1.0)
+        store._connection.execute("PRAGMA max_page_count = 1000000")
+        assert store.trial(1) == trial
+        store.record(trial.number, [{"epoch": 1, **row}], objective=0.5, seconds=1.0)
+        assert store.trial(1).objective == 0.5
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_search_that_was_killed_before_it_began_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], whole: bool
+) -> None:
+    if whole:
+        Store(tmp_path / "search.sqlite", write=True).close()
+    else:
+        (tmp_path / "search.sqlite").touch()
+    assert main(["search", "WORK", "--out", str(tmp_path), "--report"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "was ended before it began, and nothing is stored yet; run it again" in said[0]
+    assert not (tmp_path / "report.html").exists()
 
 
 # What is given up, and what is best

@@ -14,7 +14,7 @@ from tests.trainer.searching import formula_worker, small_plan
 from trainer.search import ray_engine
 from trainer.search.agenda import Agenda
 from trainer.search.plan import Plan
-from trainer.search.sampler import TpeSampler
+from trainer.search.sampler import GAMMA, TpeSampler
 from trainer.search.store import Store
 
 LABELS = ("background", "pancreas", "cancer")
@@ -80,6 +80,25 @@ def test_a_lost_node_loses_no_trial(cluster: Any, tmp_path: Path, monkeypatch: p
         assert [trial.kind for trial in trials] == ["search"] * 7 + ["confirmation"]
         assert all(trial == ended[trial.number] for trial in trials[:6])
         assert trials[7].state == "finished"
+
+
+def test_ray_suggests_as_one_machine_does(tmp_path: Path) -> None:
+    """With the same share of good trials, and choices that are lists."""
+    pytest.importorskip("ray")
+    lists: list[object] = [[1, 10, 50], [1, 83, 660]]
+    plan = small_plan(tmp_path, {"class_weights": ["choice", *lists], "dropout": ["uniform", 0.1, 0.5]})
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        for number, weights in enumerate([*lists, *lists], 1):
+            store.add({"class_weights": weights, "dropout": number / 10}, seed=0, origin="random")
+            if number < 4:
+                store.end(number, "finished", objective=number / 10)
+        sampler = ray_engine.RaySampler(agenda_of(store, plan))
+        parameters, origin = sampler.suggest(store.trials())
+    assert origin == "tpe"
+    assert parameters["class_weights"] in lists
+    assert sampler._search is not None
+    assert sampler._search.algo.keywords["gamma"] == GAMMA
+    assert TpeSampler(plan.space, seed=0, random_first=1).gamma == GAMMA
 
 
 def test_a_cluster_that_is_not_there_is_said() -> None:

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from algorithm.errors import InputError
 from trainer.search import halving
 from trainer.search.agenda import Agenda
 from trainer.search.objective import objective
-from trainer.search.sampler import GAMMA, hyperopt_space, plain_value
+from trainer.search.sampler import GAMMA, hyperopt_space, hyperopt_value, plain_value
 from trainer.search.slot import ASKED_TO_END, WORKER, Slot
-from trainer.search.space import Parameters
+from trainer.search.space import Parameters, Space
 from trainer.search.store import Kind, Origin, Trial
 
 METRIC, EPOCH = "objective", "epoch"
@@ -204,10 +204,8 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         """Return the next trial's folder and settings, or that there is none."""
         found, self._first = self._first, None
         if found is None:
-            try:
+            with self._ends_by_sentence():
                 found = None if self.broken else self.agenda.trainable(self.kind)
-            except InputError as error:  # Tune would wrap it
-                self.broken = str(error)
         if found is None:
             return Searcher.FINISHED
         trial, settings = found
@@ -218,16 +216,28 @@ class FromAgenda(Searcher):  # type: ignore[misc]
         """Keep an epoch; whether the trial goes on is Tune's scheduler's to say."""
         trial, message = self._trials.get(trial_id), json.loads(result["message"])
         if trial is not None and "epoch" in message:
-            self.agenda.store.place(trial.number, result["where"])
-            self.agenda.record(trial, message["epoch"], result["seconds"])
+            with self._ends_by_sentence():
+                self.agenda.store.place(trial.number, result["where"])
+                self.agenda.record(trial, message["epoch"], result["seconds"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Keep how a trial ended: well, given up by the scheduler, failed, or lost with its nodes."""
         trial = self._trials.pop(trial_id, None)
-        if trial is None:
-            return
+        if trial is not None:
+            with self._ends_by_sentence():
+                self._complete(trial, result, error=error)
+
+    @contextlib.contextmanager
+    def _ends_by_sentence(self) -> Iterator[None]:
+        """Keep for the search's end what Tune would wrap: a store that cannot be written, trials that all fail."""
+        try:
+            yield
+        except InputError as error:
+            self.broken = str(error)
+
+    def _complete(self, trial: Trial, result: dict[str, Any] | None, *, error: bool) -> None:
         message = json.loads((result or {}).get("message", "{}"))
         if error or result is None:
             self.agenda.fail(
@@ -299,7 +309,7 @@ class RaySampler:
             hyperopt_space(self.space),
             metric=METRIC,
             mode="max",
-            points_to_evaluate=[dict(trial.parameters) for trial in trials] or None,
+            points_to_evaluate=[_point(self.space, trial.parameters) for trial in trials] or None,
             gamma=GAMMA,
             n_initial_points=self.random_first + sum(trial.origin == "start" for trial in trials),
             # Another one after every restart, or the random configurations would come again.
@@ -308,6 +318,10 @@ class RaySampler:
         for trial in trials:
             search.suggest(str(trial.number))
         return search
+
+
+def _point(space: Space, parameters: Parameters) -> dict[str, float | int]:
+    return {row.name: hyperopt_value(row, parameters[row.name]) for row in space.parameters}
 
 
 def _folder_name(trial: Any) -> str:

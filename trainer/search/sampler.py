@@ -14,7 +14,7 @@ import hyperopt.rand
 import hyperopt.tpe
 import numpy as np
 
-from trainer.search.space import Parameter, Parameters, Space, Value
+from trainer.search.space import Parameter, Parameters, Space, Value, number_of
 from trainer.search.store import Origin, Trial
 
 GAMMA = 0.15  # of TPE; Hyperopt's 0.25 loses to random search more often: docs/BENCHMARKS.md
@@ -72,7 +72,7 @@ class TpeSampler:
         results, miscs = [], []
         for place, trial in zip(places, trials, strict=True):
             values = {
-                row.name: [_hyperopt_value(row, trial.parameters[row.name])] for row in self.space.parameters
+                row.name: [hyperopt_value(row, trial.parameters[row.name])] for row in self.space.parameters
             }
             miscs.append(
                 {
@@ -108,14 +108,15 @@ def hyperopt_space(space: Space) -> dict[str, Any]:
 def plain_value(parameter: Parameter, value: Any) -> Value:
     """Return what Hyperopt drew as Python's own number or word, within its bounds."""
     if parameter.distribution == "choice":
-        return next(choice for choice in parameter.values if choice == value)
+        return parameter.values[int(value)]
     within = min(max(float(value), parameter.low), parameter.high)  # exp(log(x)) may leave them by a digit
     return round(within) if parameter.distribution == "integer" else within
 
 
 def _expression(row: Parameter) -> Any:
     if row.distribution == "choice":
-        return hyperopt.hp.choice(row.name, list(row.values))
+        # Places, since Hyperopt makes tuples of values that are lists.
+        return hyperopt.hp.choice(row.name, list(range(len(row.values))))
     if row.distribution == "integer":
         # Hyperopt's own uniformint draws the ends half as often as what lies between.
         return hyperopt.hp.quniform(row.name, int(row.low) - 0.5, int(row.high) + 0.5, 1)
@@ -124,9 +125,9 @@ def _expression(row: Parameter) -> Any:
     return hyperopt.hp.uniform(row.name, row.low, row.high)
 
 
-def _hyperopt_value(row: Parameter, value: Value) -> float | int:
+def hyperopt_value(row: Parameter, value: Value) -> float | int:
     """Return what Hyperopt keeps of a value: for a choice its place."""
-    return row.values.index(value) if row.distribution == "choice" else float(value)
+    return row.values.index(value) if row.distribution == "choice" else number_of(value)
 
 
 def _itself(point: Any) -> Any:

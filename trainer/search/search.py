@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from trainer.search.sampler import TpeSampler
 from trainer.search.slot import make_slots, visible_gpus
 from trainer.search.space import Parameters
 from trainer.search.status import describe, doubts
-from trainer.search.store import Store, Trial
+from trainer.search.store import NOT_BEGUN, Store, Trial
 from trainer.train import choose_device, open_patches
 
 log = logging.getLogger(__name__)
@@ -64,10 +65,12 @@ def search(
         retry_failed: trials that failed are trained once more, with their parameters and seeds.
 
     Raises:
-        InputError: the patches do not fit the plan, Ray is asked for and missing, or `out` holds a search for
-            something else.
+        InputError: the patches do not fit the plan, Ray is asked for and missing, or has an address and is not asked
+            for, or `out` holds a search for something else.
 
     """
+    if address is not None and engine != "ray":
+        raise InputError(f"--address {address} is that of a Ray cluster; add --engine ray, or leave it out")
     if engine == "ray" and importlib.util.find_spec("ray") is None:
         raise InputError("--engine ray needs Ray, which is not installed; pip install 'decathlon-unet[ray]'")
     train_file, val_file = open_patches(work)
@@ -105,8 +108,11 @@ def search(
                 run_ray(agenda, work, out, address=address, jobs=jobs, threads=threads, device=device)
             else:
                 run_local(agenda, slots, work, out)
-        finally:
-            write_report(out, store)
+        except BaseException:
+            with suppress(OSError, InputError):  # what went wrong first is what is to be said
+                write_report(out, store)
+            raise
+        write_report(out, store)
         return ranking(store.trials())
 
 
@@ -114,10 +120,14 @@ def open_search(folder: Path) -> Store:
     """Return the store of a search, to read.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it was killed before anything was kept.
 
     """
-    return Store(folder / FILE)
+    store = Store(folder / FILE)
+    if not store.about:
+        store.close()
+        raise InputError(NOT_BEGUN.format(folder))
+    return store
 
 
 def winner(folder: Path) -> tuple[Plan, Ranked]:
@@ -177,6 +187,9 @@ def _check_fit(plan: Plan, train_file: PatchFile, val_file: PatchFile) -> None:
     first = {row.name: row.values[0] for row in plan.space.parameters}
     settings = plan.trial_settings(first, 0)
     class_weights(settings, train_file.meta)
+    for row in plan.space.parameters:
+        for value in row.values if row.name == "class_weights" else ():  # whole lists, each for these labels
+            class_weights(plan.trial_settings({**first, row.name: value}, 0), train_file.meta)
     if settings.source == "patches":
         first_patches(train_file, "train_patches", plan.train_patches)
     count = first_patches(val_file, "val_patches", plan.val_patches) or 0
@@ -195,9 +208,11 @@ def _read_start(plan: Plan, run: Path) -> Parameters:
     try:
         table = json.loads(file.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        table = None
+    if not isinstance(table, dict):
         raise InputError(
-            f"--start-from takes a folder that decathlon train made, but {file} cannot be read; check the path"
-        ) from None
+            f"--start-from takes a folder that decathlon train made, but {file} is no table of settings; check the path"
+        )
     settings = {name: value for name, value in table.items() if not name.endswith("_digest")}
     return start_point(plan, settings, str(file))
 

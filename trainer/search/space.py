@@ -8,7 +8,7 @@
     base_filters = ["integer", 4, 16]
 
 A name is that of a training setting; `class_weights.1` is the second number of a list, `augment.noise_share` a
-setting within a table.
+setting within a table. Where a setting is a list, whole lists can be chosen from, too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from algorithm.errors import InputError
 from trainer.presets import refuse_unknown
 from trainer.settings import TrainSettings
 
-Value = float | int | str | bool
+Value = float | int | str | bool | list[float | int | str | bool]
 Parameters = dict[str, Value]
 Distribution = Literal["choice", "uniform", "loguniform", "integer"]
 DISTRIBUTIONS: tuple[Distribution, ...] = ("choice", "uniform", "loguniform", "integer")
@@ -47,12 +47,12 @@ class Parameter:
     @property
     def low(self) -> float:
         """Lower bound; only where there are bounds."""
-        return float(self.values[0])
+        return number_of(self.values[0])
 
     @property
     def high(self) -> float:
         """Upper bound; only where there are bounds."""
-        return float(self.values[1])
+        return number_of(self.values[1])
 
     def holds(self, value: Any) -> bool:
         """Whether a value lies in the parameter's range."""
@@ -69,7 +69,7 @@ class Parameter:
         """Return where a value lies, in [0, 1]: its place among the choices, or between the bounds."""
         if self.distribution == "choice":
             return self.values.index(value) / max(1, len(self.values) - 1)
-        low, high, at = self.low, self.high, float(value)
+        low, high, at = self.low, self.high, number_of(value)
         if self.distribution == "loguniform":
             low, high, at = math.log(low), math.log(high), math.log(at)
         return (at - low) / (high - low)
@@ -91,12 +91,14 @@ class Space:
         """Read a [space] table; `source` is named in messages.
 
         Raises:
-            InputError: a row that is no list of a distribution and its values, or bounds that bound nothing.
+            InputError: a row that is no list of a distribution and its values, bounds that bound nothing, or two rows
+                that change the same setting.
 
         """
         rows = tuple(_parameter(name, row, source) for name, row in _flatten(table))
         if not rows:
             raise InputError(f"{source}: the table [space] must name at least one setting to search")
+        _refuse_overlaps([row.name for row in rows], source)
         return cls(rows)
 
     def check(self, base: Mapping[str, Any], source: str) -> None:
@@ -184,6 +186,28 @@ def _flatten(table: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, 
             yield f"{within}{name}", value
 
 
+def _refuse_overlaps(names: list[str], source: str) -> None:
+    """Refuse a name twice, which quotes in TOML allow, and a setting beside a part of it."""
+    for place, name in enumerate(names):
+        for other in names[:place]:
+            outer, inner = sorted((name, other), key=len)
+            if outer == inner or inner.startswith(f"{outer}."):
+                what = "twice" if outer == inner else f"and {inner}, a part of it"
+                raise InputError(f"{source}: [space] has {outer} {what}; search one of them")
+
+
+def number_of(value: Value) -> float:
+    """Return a bound, or what lies between two."""
+    if isinstance(value, list):
+        raise TypeError(f"a list is no number: {value}")
+    return float(value)
+
+
+def _is_choice(value: Any) -> bool:
+    inner = value if isinstance(value, list) else [value]
+    return all(isinstance(one, str | int | float) for one in inner)
+
+
 def _parameter(name: str, row: Any, source: str) -> Parameter:
     if not isinstance(row, list) or not row or not isinstance(row[0], str):
         raise InputError(
@@ -195,11 +219,11 @@ def _parameter(name: str, row: Any, source: str) -> Parameter:
     )
     kind = next(known for known in DISTRIBUTIONS if known == distribution)
     if kind == "choice":
-        if len(values) < 2 or any(not isinstance(value, str | int | float) for value in values):
+        if len(values) < 2 or not all(_is_choice(value) for value in values):
             raise InputError(
-                f"{source}: {name} must have two or more words or numbers to choose from, got {row}"
+                f"{source}: {name} must have two or more words, numbers or lists of them to choose from, got {row}"
             )
-        if len(set(values)) < len(values):
+        if any(value in values[:place] for place, value in enumerate(values)):
             raise InputError(f"{source}: {name} must have different choices, got {row}")
         return Parameter(name, kind, values)
     numbers = int if kind == "integer" else (int, float)

@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 Kind = Literal["search", "confirmation"]
 Origin = Literal["start", "random", "tpe", "confirmation"]
 State = Literal["running", "finished", "stopped", "failed"]
+NOT_BEGUN = "the search in {} was ended before it began, and nothing is stored yet; run it again"
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (
@@ -131,6 +132,8 @@ class Store:
                         self._connection.execute(statement)
                     self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
                 version = FORMAT_VERSION
+            if version == 0 and not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise InputError(NOT_BEGUN.format(path.parent))
         except sqlite3.DatabaseError as error:
             raise InputError(f"{path} is not a readable store of a search: {error}") from None
         if version != FORMAT_VERSION:
@@ -148,7 +151,7 @@ class Store:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the search is: its plan, its labels and digests of its patches."""
+        """What the search is: its plan, its labels and digests of its patches; nothing before `describe`."""
         rows = self._connection.execute("SELECT name, value FROM about")
         return {name: json.loads(value) for name, value in rows}
 
@@ -270,14 +273,20 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
-            yield
-        except BaseException:
-            if self._connection.in_transaction:  # a full disk has undone it already
-                self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # a full disk has undone it already
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            remedy = "free some space" if "full" in str(error) else "mend it"
+            raise InputError(
+                f"{self.path} cannot be written: {error}; {remedy}, and the same command continues"
+            ) from None
 
 
 def _plain(row: Mapping[str, float | None]) -> dict[str, float | None]:
