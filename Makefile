@@ -80,6 +80,7 @@ bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.training --smoke
 	$(BIN)/python -m benchmarks.step --smoke
 	$(BIN)/python -m benchmarks.inference --smoke --precision float32
+	$(BIN)/python -m benchmarks.search --smoke
 	$(BIN)/python -m benchmarks.evaluation --smoke
 
 check: $(VENV)/dev.stamp

@@ -17,10 +17,20 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.scans import make_work
 from trainer.search.objective import foreground_dice
 from trainer.search.plan import Plan
 from trainer.search.search import open_search
 
+SMOKE = """
+epochs = 1
+train_patches = 2
+val_patches = 1
+[settings]
+base_filters = 2
+[space]
+dropout = ["uniform", 0.2, 0.6]
+"""
 COMMAND = [sys.executable, "-c", "import sys; from trainer.cli import main; sys.exit(main())"]
 
 
@@ -49,12 +59,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--space", required=True)
+    parser.add_argument("work", type=Path, nargs="?", help="folder that 'decathlon prepare' made")
+    parser.add_argument("--space", help="a .toml file")
     parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument(
+        "--smoke", action="store_true", help="one trial of an epoch on small patches of a phantom"
+    )
     args = parser.parse_args()
+    if not args.smoke and (args.work is None or args.space is None):
+        parser.error("WORK and --space are required, or --smoke")
     with tempfile.TemporaryDirectory() as folder:
         search = Path(folder) / "search"
+        if args.smoke:
+            args.work, args.trials = make_work(Path(folder), small=True), 1
+            args.space = str(Path(folder) / "space.toml")
+            Path(args.space).write_text(SMOKE)
         options = ("--evaluations", str(args.trials), "--confirm", "0", "--device", "cpu", "--threads", "1")
         whole = timed("search", str(args.work), "--space", args.space, "--out", str(search), *options)
         with open_search(search) as store:
