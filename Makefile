@@ -51,8 +51,9 @@ demo: $(VENV)/trainer.stamp
 	$(BIN)/decathlon submission demo/predictions --dataset demo/data/Task07_Pancreas --out demo/submission.zip
 	$(BIN)/python tools/through_entry.py demo/data/Task07_Pancreas/imagesTs demo/run/tuned demo/predictions demo/entry
 
+# Waiting threads of OpenMP yield: spinning, those of several test processes take each other's cores.
 test: $(VENV)/dev.stamp
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 container-test: $(VENV)/dev.stamp
 	$(BIN)/pytest -m container tests/container
