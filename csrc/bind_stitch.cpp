@@ -41,7 +41,9 @@ void put(const py::object& patches, const py::object& starts_zyx, const py::obje
     const py::array box_stops = boxes(box_stops_zyx, "box_stops_zyx", count);
     std::vector<py::array> axis_weights;
     if (!weights_zyx.is_none()) {
-        const auto three = py::cast<py::tuple>(weights_zyx);
+        if (!py::isinstance<py::tuple>(weights_zyx) || py::len(weights_zyx) != 3)
+            throw py::type_error("weights_zyx must be three arrays or None, got " + text(weights_zyx));
+        const auto three = py::reinterpret_borrow<py::tuple>(weights_zyx);
         axis_weights = {weights(three[0], "weights_zyx[0]", count, patch.z),
                         weights(three[1], "weights_zyx[1]", count, patch.y),
                         weights(three[2], "weights_zyx[2]", count, patch.x)};

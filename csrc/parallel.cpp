@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -37,6 +38,10 @@ std::atomic<int>& default_threads_slot() {
     }()};
     return slot;
 }
+
+// Long beside the cost of a check, which takes Python's lock, and short beside the second that a user waits.
+constexpr std::chrono::milliseconds between_checks{100};
+std::atomic<void (*)()> interruption{nullptr};
 
 // Threads at work in calls that share the default number, their callers among them.
 std::atomic<int> sharing{0};
@@ -76,6 +81,8 @@ int default_threads() { return default_threads_slot().load(); }
 
 void set_default_threads(int threads) { default_threads_slot().store(threads); }
 
+void set_interruption(void (*check)()) { interruption.store(check); }
+
 void parallel_for(Index count, Index grain, Threads threads, const std::function<void(Index, Index)>& body) {
     const Index pieces = (count + grain - 1) / grain;
     std::atomic<Index> next{0};
@@ -83,10 +90,15 @@ void parallel_for(Index count, Index grain, Threads threads, const std::function
     std::mutex error_mutex;
     const Helpers helpers(threads, pieces);
 
-    const auto work = [&] {
+    const auto work = [&](bool checks) {
+        auto next_check = std::chrono::steady_clock::now() + between_checks;
         for (Index piece = next.fetch_add(1); piece < pieces; piece = next.fetch_add(1)) {
             try {
                 body(piece * grain, std::min(count, (piece + 1) * grain));
+                if (checks && std::chrono::steady_clock::now() >= next_check) {
+                    interruption.load()();
+                    next_check = std::chrono::steady_clock::now() + between_checks;
+                }
             } catch (...) {
                 next.store(pieces);
                 const std::scoped_lock lock(error_mutex);
@@ -101,12 +113,12 @@ void parallel_for(Index count, Index grain, Threads threads, const std::function
     others.reserve(static_cast<std::size_t>(helpers.count()));
     for (int i = 0; i < helpers.count(); ++i) {
         try {
-            others.emplace_back(work);
+            others.emplace_back(work, false);
         } catch (const std::system_error&) {
             break;  // a container may cap the number of processes: go on with those that started
         }
     }
-    work();
+    work(interruption.load() != nullptr);
     others.clear();  // joins
     if (first_error) std::rethrow_exception(first_error);
 }

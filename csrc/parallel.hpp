@@ -24,6 +24,10 @@ struct Threads {
 int default_threads();
 void set_default_threads(int threads);
 
+// A function that throws where the user wants the call to end. The thread that called the kernel asks it a
+// few times a second, holding no lock; it is set before the first call and never changed.
+void set_interruption(void (*check)());
+
 // Call body(begin, end) over [0, count) in pieces of `grain`, each piece exactly once. The pieces do not
 // depend on the number of threads. The first exception stops the rest and is rethrown after all threads have
 // joined. Fewer threads than asked for is not an error.

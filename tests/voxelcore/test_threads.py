@@ -204,3 +204,45 @@ def test_an_exception_in_a_thread_reaches_the_caller() -> None:
     )
     assert ran.stdout.strip() == "MemoryError", ran.stderr
     assert ran.returncode == 0
+
+
+INTERRUPTED = """
+import resource, signal, sys, time, numpy, voxelcore
+
+threads = int(sys.argv[1])
+volume = numpy.zeros((8, 256, 256), numpy.int16)
+out = numpy.full((600, 512, 512), 1, numpy.int16)  # a second of work, and pages that are there already
+worst = 0.0
+peaks = []
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+for _ in range(8):
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    begun = time.perf_counter()
+    try:
+        voxelcore.resample_cubic(volume, out.shape, out=out, threads=threads)
+    except KeyboardInterrupt:
+        worst = max(worst, time.perf_counter() - begun - 0.05)
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+volume[...] = 7
+print(len(peaks), worst, (peaks[-1] - peaks[3]) / 1024, (voxelcore.resample_cubic(volume, (8, 64, 64)) == 7).all())
+"""
+
+
+@pytest.mark.another_python
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_interrupt_ends_a_call_within_a_second_and_leaks_nothing(threads: int) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(threads)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    interrupts, worst_s, growth_mib, works = ran.stdout.split()
+    assert int(interrupts) == 8
+    assert float(worst_s) < 1
+    assert float(growth_mib) < 8
+    assert works == "True"
