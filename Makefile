@@ -8,18 +8,19 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize container-test clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize container-test licences clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
 	@echo "make test            all tests"
-	@echo "make check           lint, types, formatting, clang-tidy"
+	@echo "make check           known vulnerabilities, lint, types, formatting, clang-tidy"
 	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (most of an hour)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
+	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
 	@echo "make container-test  the container, built and run on real and hostile input"
 
 $(BIN)/python:
@@ -85,6 +86,7 @@ bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.evaluation --smoke
 
 check: $(VENV)/dev.stamp
+	$(BIN)/python tools/audit.py constraints.txt
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -105,6 +107,9 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/clang-format -i csrc/*.cpp csrc/*.hpp
+
+licences: $(VENV)/dev.stamp
+	$(BIN)/python tools/licences.py docs/LICENCES.md
 
 clean:
 	rm -rf build demo $(VENV)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import subprocess
 import tarfile
 from pathlib import Path
@@ -81,3 +83,42 @@ def test_a_folder_that_is_no_bundle_is_refused(
     assert done.returncode == 1
     assert "is no model bundle, it has no model.json, and holds not only bundles" in done.stderr
     assert not (tmp_path / "upload").exists()
+
+
+def test_a_known_vulnerability_fails_the_audit_and_silence_is_said() -> None:
+    specification = importlib.util.spec_from_file_location("audit", TOOLS / "audit.py")
+    assert specification is not None
+    assert specification.loader is not None
+    audit = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(audit)
+    hole = {"id": "PYSEC-1", "fix_versions": ["2.1"]}
+    clean = {"name": "a", "version": "1", "vulns": []}
+    unknown = {"name": "b", "skip_reason": "not found"}
+    assert audit.verdict({"dependencies": [clean]}) == (["1 packages audited, 0 known vulnerabilities"], 0)
+    lines, status = audit.verdict({"dependencies": [clean, unknown]})
+    assert status == 0
+    assert lines[0] == "not audited, for the index does not answer for them: 1 of 2 packages"
+    lines, status = audit.verdict({"dependencies": [clean, {"name": "c", "version": "2.0", "vulns": [hole]}]})
+    assert status == 1
+    assert lines[0] == "c 2.0: PYSEC-1, mended in 2.1"
+
+
+def test_every_licence_is_listed_with_the_version_that_is_pinned() -> None:
+    page = (TOOLS.parent / "docs" / "LICENCES.md").read_text()
+    rows = {
+        name.lower().replace("_", "-"): (version, licence)
+        for name, version, licence in re.findall(r"\| (\S+) \| (\S+) \| (.+) \|", page)
+    }
+    pins = dict(
+        line.split("==")
+        for line in (TOOLS.parent / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    stale = {
+        name
+        for name, version in pins.items()
+        if rows.get(name.lower().replace("_", "-"), (version,))[0].split("+")[0] != version
+    }
+    assert not stale, "run make licences"
+    assert "UNKNOWN" not in page
+    assert {"torch", "simpleitk", "evalutils", "hyperopt"} <= rows.keys()
