@@ -148,6 +148,10 @@ def write_results(file: Path, cases: list[dict[str, Any]]) -> None:
 @log_to_stderr()
 def main(environment: Mapping[str, str] = os.environ) -> int:
     """Run one job; return 0 when every scan was segmented, else 1 with the reason as stderr's last line."""
+    with suppress(
+        OSError
+    ):  # should this job be killed, the results of an earlier one must not pass for its own
+        results_file(environment).unlink(missing_ok=True)
     try:
         failures = _run(environment)
     except InputError as error:

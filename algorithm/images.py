@@ -79,9 +79,10 @@ def case_name(path: Path) -> str:
     return path.name[: -len(suffix)] if suffix else path.name
 
 
-def list_images(folder: Path) -> list[Path]:
+def list_images(folder: Path, *, with_broken: bool = False) -> list[Path]:
     """Return the image files of a folder by name; hidden files (macOS "._*" among them) are no images.
 
+    With `with_broken`, links to nowhere and pipes are listed too, so that reading them fails and says so.
     Raises InputError when `folder` is no folder, or two files would have one case name.
     """
     if not folder.is_dir():
@@ -90,7 +91,9 @@ def list_images(folder: Path) -> list[Path]:
     found = sorted(
         path
         for path in folder.iterdir()
-        if image_suffix(path) and not path.name.startswith(".") and path.is_file()
+        if image_suffix(path)
+        and not path.name.startswith(".")
+        and (path.is_file() or (with_broken and not path.is_dir()))
     )
     by_case: dict[str, Path] = {}
     for path in found:
@@ -249,6 +252,10 @@ def _check_file(path: Path) -> str:
     """Return the image suffix of a file that is there and not empty."""
     suffix = image_suffix(path)
     if not path.exists():
+        if path.is_symlink():
+            raise InputError(
+                f"{path} is a link to {path.readlink()}, which is not there; put the file itself there"
+            )
         raise InputError(f"{path} does not exist; give an image file or a folder of DICOM slices")
     if not path.is_file():
         raise InputError(f"{path} must be an image file or a folder of DICOM slices, and is neither")

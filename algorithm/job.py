@@ -41,7 +41,12 @@ class Job:
 
     def name_of_result(self, image: Path) -> str:
         """Return the file name of a scan's label map."""
-        return self.output_name or image.name
+        return self.output_name or plain_name(image)
+
+
+def plain_name(image: Path) -> str:
+    """Return a scan's file name with its suffix in small letters, as image writers want it: "A.MHA" → "A.mha"."""
+    return case_name(image) + (image_suffix(image) or "")
 
 
 def results_file(environment: Mapping[str, str]) -> Path:
@@ -101,11 +106,11 @@ def _find_scans(root: Path, slug: str | None) -> tuple[tuple[Path, ...], bool]:
     """Return the scans of an input folder, and whether they lie in a socket's folder."""
     if not root.is_dir():
         raise InputError(f"the input folder {root} does not exist; mount the folder of scans there")
-    plain = list_images(root)
+    plain = list_images(root, with_broken=True)
     sockets = _sockets(root)
     if not plain:
         return (_scan_of_a_socket(sockets, slug, root),), True
-    if any(list_images(folder) for folder in sockets.values()):
+    if any(list_images(folder, with_broken=True) for folder in sockets.values()):
         raise InputError(f"images lie both in {root} and in {root / 'images'}; use one of the two layouts")
     _refuse_images_below(root)
     return tuple(plain), False
@@ -115,7 +120,7 @@ def _refuse_images_below(root: Path) -> None:
     """Raise InputError where images lie in folders below one of the old layout: they would be passed over."""
     for folder, folders, _ in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = list_images(Path(folder)) if Path(folder) != root else []
+        below = list_images(Path(folder), with_broken=True) if Path(folder) != root else []
         if below:
             raise InputError(
                 f"images lie in {root} and in {folder} ({below[0].name}, …); put all of them into one folder"
@@ -159,7 +164,9 @@ def _scan_of_a_socket(sockets: Mapping[str, Path], slug: str | None, root: Path)
                 f"no input socket is called {slug} (DECATHLON_INPUT_SLUG); {root} has {', '.join(sockets) or 'none'}"
             )
         sockets = {slug: sockets[slug]}
-    filled = {name: found for name, folder in sockets.items() if (found := list_images(folder))}
+    filled = {
+        name: found for name, folder in sockets.items() if (found := list_images(folder, with_broken=True))
+    }
     if not filled:
         raise InputError(
             f"no image (.mha) is in {root} or {root / 'images' / (slug or '<slug>')}{_tiff(sockets)}"

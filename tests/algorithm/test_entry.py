@@ -25,6 +25,7 @@ from algorithm.images import read_image, read_labels
 from algorithm.metaimage import check_header
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
+from trainer.doctor.output import check as check_output
 
 SLUG = "pancreas-tumour-segmentation"
 
@@ -315,6 +316,44 @@ def test_one_damaged_scan_is_reported_and_the_others_are_done(
     last_line = capsys.readouterr().err.splitlines()[-1]
     assert last_line.startswith("algorithm: ")
     assert "a.mha" in last_line
+
+
+def test_a_scan_that_is_a_link_to_nowhere_is_not_passed_over(environment: dict[str, str]) -> None:
+    root = Path(environment["DECATHLON_INPUT"])
+    write_scan(root / "b.mha")
+    (root / "a.mha").symlink_to(root / "gone.mha")
+    os.mkfifo(root / "c.mha")
+    assert main(environment) == 1
+    assert files(environment) == ["images/b.mha", "results.json"]
+    link, sound, pipe = results(environment)
+    assert "gone.mha, which is not there" in str(link["error_messages"][0])
+    assert sound["error_messages"] == []
+    assert "must be an image file" in str(pipe["error_messages"][0])
+
+
+def test_a_suffix_in_capitals_is_written_in_small_letters(environment: dict[str, str]) -> None:
+    root = Path(environment["DECATHLON_INPUT"])
+    write_scan(root / "a.mha")
+    (root / "a.mha").rename(root / "A.MHA")
+    assert main(environment) == 0
+    assert files(environment) == ["images/A.mha", "results.json"]
+    assert [
+        finding for finding in check_output(root.parent / "output", root) if finding.severity == "error"
+    ] == []
+
+
+def test_results_of_an_earlier_job_do_not_survive_a_kill(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (Path(environment["DECATHLON_OUTPUT"]) / "results.json").write_text("[]")
+
+    def killed(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(entry, "find_job", killed)
+    with pytest.raises(KeyboardInterrupt):
+        main(environment)
+    assert files(environment) == []
 
 
 def test_one_line_says_how_long_each_stage_took(

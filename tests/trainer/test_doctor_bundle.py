@@ -163,6 +163,12 @@ def test_what_only_the_owner_can_read_is_said(bundle: Path, tmp_path: Path) -> N
     found = errors(check(packed(tmp_path / "model.tar.gz", bundle, mode=0o600)))
     assert len(found) == 2
     assert "can be read by its owner only (mode 600)" in found[0]
+    folder = tarfile.TarInfo("./")
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o700
+    (closed,) = errors(check(packed(tmp_path / "folder.tar.gz", bundle, ("./", folder))))
+    assert "can be entered by its owner only (mode 700)" in closed
+    folder.mode = 0o755
+    assert errors(check(packed(tmp_path / "open.tar.gz", bundle, ("./", folder)))) == []
     (bundle / "model.json").chmod(0o600)
     (said,) = warnings(check(bundle))
     assert "model.json can be read by its owner only" in said

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SUMMARY = "a model bundle: a folder, or a tarball for /opt/ml/model"
 EXAMPLE = "decathlon doctor bundle model.tar.gz"
 GZIP_MAGIC = b"\x1f\x8b"
+OPEN_FOLDER = stat.S_IROTH | stat.S_IXOTH
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,7 +175,14 @@ def _of_member(path: Path, member: tarfile.TarInfo) -> list[Finding]:
     if _leads_out(member.name):
         return [error(f"{where} would be unpacked outside the model's folder; make the tarball anew")]
     if member.isdir():
-        return []
+        if member.mode & OPEN_FOLDER == OPEN_FOLDER:
+            return []
+        return [
+            error(
+                f"{where} can be entered by its owner only (mode {member.mode & 0o777:o}), and the platform chooses "
+                "another user; add it with --mode=a+rX"
+            )
+        ]
     if not member.isreg():
         what = "a link" if member.issym() or member.islnk() else "no regular file"
         return [error(f"{where} is {what}; a bundle holds plain files only")]

@@ -21,7 +21,7 @@ import SimpleITK as sitk
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import image_suffix, read_image
-from algorithm.job import scans_of_job
+from algorithm.job import plain_name, scans_of_job
 from algorithm.metaimage import check_header
 from trainer.doctor.finding import Finding, error, note, warning
 from trainer.header import read_header
@@ -268,7 +268,7 @@ def _of_grids(
 ) -> list[Finding]:
     """Compare each label map's grid with its scan's: the one of its name, or the only one."""
     findings: list[Finding] = []
-    by_name = {scan.name: scan for scan in scans}
+    by_name = {plain_name(scan): scan for scan in scans}
     only = scans[0] if len(scans) == 1 and len(images) == 1 else None
     of: dict[Path, Path] = {}
     for image in images:
