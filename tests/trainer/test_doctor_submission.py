@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import shutil
@@ -330,6 +331,30 @@ def test_damaged_zips_are_refused(damage: str, data: Path, good: Path, tmp_path:
     make(path)
     found = sentences(check(path, data))
     assert len([each for each in found if sentence in each]) == 1, found
+
+
+def test_names_that_cannot_be_read_or_unpacked_are_refused(
+    data: Path, good: Path, files: Files, tmp_path: Path
+) -> None:
+    content = bytearray(good.read_bytes())
+    at = content.rfind(NAME.encode())  # in the central directory, whose flags lie 38 bytes before the name
+    content[at], content[at - 37] = 0xFF, content[at - 37] | 0x08
+    (tmp_path / "bytes.zip").write_bytes(content)
+    (said,) = sentences(check(tmp_path / "bytes.zip", data))
+    assert "holds a name that is not UTF-8" in said
+    long = packed(tmp_path / "long.zip", {**files, f"{TASK}/{'x' * 300}.nii.gz": b"x"})
+    (said,) = sentences(check(long, data))
+    assert "has a name of 307 bytes" in said
+
+
+def test_a_full_disk_is_no_fault_of_the_zip(data: Path, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfileobj", full)
+    said = sentences(check(good, data))
+    assert len(said) == 20
+    assert all("cannot be unpacked to" in each and "No space left on device" in each for each in said)
 
 
 def test_what_the_platform_drops_is_a_warning(data: Path, files: Files, tmp_path: Path) -> None:

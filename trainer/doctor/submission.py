@@ -38,6 +38,7 @@ from trainer.tasks import TASKS, find_tasks, nearest_task, said_of_missing
 
 SUMMARY = "a zip for the Decathlon's leaderboard"
 EXAMPLE = "decathlon doctor submission submission.zip --dataset DATA"
+LONGEST_NAME_BYTES = 255
 LARGEST_ENTRY_BYTES = 1 << 30  # a label map of the largest test scan takes a few MB
 READABLE_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 DROPPED = ("__MACOSX", ".DS_Store", "desktop.ini")  # by the platform, wherever they stand in a name
@@ -77,6 +78,8 @@ def check(path: Path, dataset_folder: Path | None = None, *, threads: int | None
     try:
         with zipfile.ZipFile(path) as archive:
             return [*findings, *_of_archive(path, archive, datasets, threads)]
+    except UnicodeDecodeError:
+        return [*findings, error(f"{path} holds a name that is not UTF-8, though it says so; make it anew")]
     except (zipfile.BadZipFile, OSError, NotImplementedError) as problem:
         return [*findings, error(f"{path} is not a readable zip: {problem}; make it anew")]
 
@@ -167,6 +170,8 @@ def _fault_of_name(name: str) -> str | None:
     parts = name.split("/")
     if "\\" in name or posixpath.isabs(name) or ".." in parts or "." in parts or "" in parts:
         return "has a name that leads elsewhere when it is unpacked; use TaskNN_Name/<case>.nii.gz"
+    if (length := max(len(part.encode()) for part in parts)) > LONGEST_NAME_BYTES:
+        return f"has a name of {length} bytes, and file systems take {LONGEST_NAME_BYTES}; no test case has such a name"
     if parts[-1].startswith("._"):
         return "was left by macOS and would be read as a prediction; zip without such files (zip -X)"
     if len(parts) == 1:
@@ -252,6 +257,11 @@ def _is_empty(
                 shutil.copyfileobj(source, target, 1 << 20)
         except (zipfile.BadZipFile, zlib.error, EOFError) as problem:
             raise InputError(f"{info.filename} is damaged in the zip: {problem}; make it anew") from None
+        except OSError as problem:  # a full disk is no fault of the zip
+            raise InputError(
+                f"{info.filename} cannot be unpacked to {tempfile.gettempdir()}: {problem.strerror}; set TMPDIR to a "
+                "folder with room"
+            ) from None
         try:
             return _check_label_map(file, dataset, image)
         except InputError as problem:
