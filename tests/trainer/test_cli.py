@@ -118,6 +118,7 @@ def test_only_the_unexpected_has_a_traceback(
         (["train"], "the following arguments are required: work$"),
         (["train", "W", "--epoch", "5"], "there is no argument '--epoch'; did you mean '--epochs'\\?$"),
         (["train", "W", "--epoch=5"], "there is no argument '--epoch=5'; did you mean '--epochs'\\?$"),
+        (["--epochs=5", "train", "W"], "'--epochs=5' must stand behind 'train'$"),
         (["train", "W", "more"], "there is no argument 'more'$"),
         (["train", "W", "--epochs", "x"], "argument --epochs: invalid int value: 'x'$"),
     ],

@@ -211,6 +211,9 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
             ["doctor", "output", "x", "--inputs", "y"],
             "there is no argument '--inputs'; did you mean '--input'?",
         ),
+        # an option that only another subject has is not suggested, nor what was given
+        (["doctor", "output", "x", "--threads", "2"], "there is no argument '--threads'"),
+        (["doctor", "--threads=2", "dataset", "x"], "'--threads=2' must stand behind 'doctor dataset'"),
     ):
         with pytest.raises(SystemExit) as left:
             main(words)

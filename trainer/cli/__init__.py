@@ -8,7 +8,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from algorithm.errors import InputError
 from algorithm.logs import log_to_stderr
@@ -104,18 +105,25 @@ def _parse(
     module.add_arguments(verb)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        near = _nearest(unknown[0].partition("=")[0], _options(verb))
-        verb.error(f"there is no argument {unknown[0]!r}{near}")
+        _refuse(unknown[0], verb, parsed)
     return module.run, parsed
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Yield the options of a parser and of the parsers below it."""
-    for action in parser._actions:
-        yield from action.option_strings
-        if isinstance(action, argparse._SubParsersAction):
-            for inner in action.choices.values():
-                yield from _options(inner)
+def _refuse(unknown: str, verb: argparse.ArgumentParser, parsed: argparse.Namespace) -> NoReturn:
+    """Exit with 2 for an argument that is left over, naming an option near it of what was asked for."""
+    words, options = [str(parsed.verb)], []
+    parser: argparse.ArgumentParser | None = verb
+    while parser is not None:
+        options += [option for action in parser._actions for option in action.option_strings]
+        below = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)
+        parser = None
+        if below is not None:
+            words.append(str(getattr(parsed, str(below.dest))))
+            parser = below.choices[words[-1]]
+    option = unknown.partition("=")[0]
+    if option in options:  # it was given ahead of the word that it belongs to
+        verb.error(f"{unknown!r} must stand behind {' '.join(words)!r}")
+    verb.error(f"there is no argument {unknown!r}{_nearest(option, options)}")
 
 
 def positive(text: str) -> int:
