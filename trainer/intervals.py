@@ -60,7 +60,7 @@ class Paired:
     def of(cls, differences: Sequence[float]) -> Paired:
         """Test differences (cases,), of which there is at least one.
 
-        The sign-flip test is exact where 2^cases is at most 9,999, else 9,999 draws of a fixed seed.
+        The sign-flip test is exact where 13 differences at most are not 0, else 9,999 draws of a fixed seed.
         """
         from scipy.stats import wilcoxon
 
@@ -81,6 +81,7 @@ class Paired:
 
 def _sign_flip_p(values: NDArray[np.float64]) -> float:
     """Return how often the mean of values with random signs is as far from 0 as theirs."""
+    values = values[values != 0.0]  # the sign of 0 changes nothing
     count = len(values)
     if 2**count <= RESAMPLES:
         signs = 1 - 2 * ((np.arange(2**count)[:, np.newaxis] >> np.arange(count)) & 1)
