@@ -128,6 +128,38 @@ def test_a_port_that_is_taken_is_refused(
     assert "--port must lie in 0 to 65535, got 70000" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("scan")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            "pancreas,cancer",
+            "must name each value from the background's 0 to 2, which a label map holds, got",
+        ),
+        ("background", "must be two or more different names, the background first, got 'background'"),
+        ("background,pancreas,", "must be two or more different names"),
+    ],
+)
+def test_names_that_do_not_fit_the_labels_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: str, message: str
+) -> None:
+    files = [str(tmp_path / name) for name in ("image.nii.gz", "prediction.mha")]
+    assert main(["view", *files, "--labels", names]) == 1
+    assert f"--labels {message}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_value_that_the_data_set_does_not_name_stands_in_the_legend(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(tmp_path, {"a": np.where(REFERENCE == 2, 4, REFERENCE).astype(np.uint8)})
+    pages: list[str] = []
+    monkeypatch.setattr(
+        Server, "serve_forever", lambda self: pages.append(self.answers[self.root][1].decode())
+    )
+    assert main(["view", *(str(task / folder / "a.nii.gz") for folder in ("imagesTr", "labelsTr"))]) == 0
+    assert re.findall(r"> ([^<>]+)</li>", pages[0]) == ["pancreas", "cancer", "label 3", "label 4"]
+
+
 @pytest.fixture
 def mr_files(tmp_path: Path) -> list[Path]:
     """Return an MR image of two channels with small fractions, and its label map, in a data set."""

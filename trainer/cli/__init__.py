@@ -142,6 +142,14 @@ def not_negative(text: str) -> int:
     return number
 
 
+def label_names(text: str) -> tuple[str, ...]:
+    """Return the names of `--labels`, by value; InputError where they are none."""
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) < 2 or "" in names or len(set(names)) < len(names):
+        raise InputError(f"--labels must be two or more different names, the background first, got {text!r}")
+    return names
+
+
 def _nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" where something known is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

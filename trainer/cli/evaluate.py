@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from algorithm.errors import InputError
+from trainer.cli import label_names
 from trainer.compare import compare, read_other
 from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
 from trainer.evaluate import NSD_TOLERANCE_MM, evaluate, pair_cases, with_probabilities
@@ -114,12 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _labels(args: argparse.Namespace) -> tuple[str, ...]:
     if args.labels is not None:
-        names = tuple(name.strip() for name in args.labels.split(","))
-        if len(names) < 2 or "" in names or len(set(names)) < len(names):
-            raise InputError(
-                f"--labels must be two or more different names, the background first, got {args.labels!r}"
-            )
-        return names
+        return label_names(args.labels)
     folder = _dataset_folder(args)
     if folder is None:
         raise InputError(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from algorithm.errors import InputError
+from trainer.cli import label_names
 from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
 from trainer.view import Server
 from trainer.viewer import Scan
@@ -81,9 +82,14 @@ def _dataset_folder(args: argparse.Namespace) -> Path | None:
 
 
 def _labels(args: argparse.Namespace, folder: Path | None, scan: Scan) -> list[str]:
-    if args.labels is not None:
-        return [name.strip() for name in args.labels.split(",")]
-    if folder is not None:
-        return list(read_label_names(folder))
+    """Return a name for each value that a label map holds; InputError where `--labels` lacks one."""
     highest = int(np.max(scan.labelled, initial=0))
-    return ["background", *(f"label {value}" for value in range(1, highest + 1))]
+    names = ["background"] if folder is None else list(read_label_names(folder))
+    if args.labels is not None:
+        names = list(label_names(args.labels))
+        if highest >= len(names):
+            raise InputError(
+                f"--labels must name each value from the background's 0 to {highest}, which a label map holds, "
+                f"got {args.labels!r}"
+            )
+    return [*names, *(f"label {value}" for value in range(len(names), highest + 1))]
