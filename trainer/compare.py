@@ -29,6 +29,7 @@ SAME_VOLUME_ML, SAME_VOLUME_RELATIVE = 0.01, 0.02
 SIGNIFICANT = 1 - CONFIDENCE
 # No sign-flip test of fewer cases can reach 5 %: 2 / 2^5 is 6 %.
 FEWEST_TO_TELL = 6
+SMALLEST_SHOWN = 0.0001
 TOO_FEW = "too few cases to tell"
 CAVEAT = (
     "published scores are cross-validated: compare them with scores of cases that your network has not seen"
@@ -255,10 +256,15 @@ def _cells(one: Difference) -> list[str]:
         f"{one.paired.mean:+.3f}",
         one.verdict,
         "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}",
-        f"{one.paired.p:.4f}",
-        "-" if one.p is None else f"{one.p:.4f}",
-        f"{one.paired.p_wilcoxon:.4f}",
+        p_text(one.paired.p),
+        "-" if one.p is None else p_text(one.p),
+        p_text(one.paired.p_wilcoxon),
     ]
+
+
+def p_text(p: float) -> str:
+    """Return a p value as tables show it: none is 0."""
+    return "< 0.0001" if p < SMALLEST_SHOWN else f"{p:.4f}"
 
 
 def compare(scores: Scores, other: Other) -> Comparison:

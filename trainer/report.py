@@ -24,7 +24,7 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from trainer.adapt import is_ct
 from trainer.charts import Line, chart
-from trainer.compare import caveats
+from trainer.compare import caveats, p_text
 from trainer.figures import save_overlay_grid
 from trainer.overlay import OverlayRow
 from trainer.page import Cell, facts, page, table
@@ -429,9 +429,10 @@ def _difference(one: Mapping[str, Any]) -> list[Cell]:
         Cell.number(paired["mean"], sign=True),
         Cell.text(one["verdict"], one["verdict"] if one["verdict"] in ("better", "worse") else ""),
         Cell.number(None) if interval is None else Cell.text(f"{interval[0]:+.3f} to {interval[1]:+.3f}", ""),
-        Cell.number(paired["p"], 4),
-        Cell.number(one["p"], 4),
-        Cell.number(paired["p_wilcoxon"], 4),
+        *(
+            Cell.number(None) if p is None else Cell.text(p_text(p), "")
+            for p in (paired["p"], one["p"], paired["p_wilcoxon"])
+        ),
     ]
 
 

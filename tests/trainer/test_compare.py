@@ -233,6 +233,13 @@ def test_small_samples_are_exact() -> None:
     assert interval_of_mean([0.25, 0.25, 0.25]) == [0.25, 0.25]
 
 
+def test_no_p_value_is_shown_as_zero() -> None:
+    shown = compare(published("conv", shift=0.05), read_other("nnunet-task07-conv", LABELS)).table()
+    row = next(line for line in shown.splitlines() if line.startswith("cancer Dice "))
+    assert row.endswith("< 0.0001")
+    assert "0.0000" not in shown
+
+
 def test_p_values_are_adjusted_as_holm_did() -> None:
     # 3 x 0.01, then 2 x 0.02, then 0.03 raised to what came before
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
