@@ -341,14 +341,18 @@ def _differences(
 def _judged(differences: Sequence[Difference]) -> list[Difference]:
     """Return the differences with p adjusted among them, and verdicts."""
     tested = [one.paired.p for one in differences if one.paired is not None and _can_tell(one.paired)]
-    adjusted = iter(holm(tested))
-    judged = []
+    adjusted = holm(tested)
+    judged, place = [], 0
     for one in differences:
         if one.paired is None:
             judged.append(one)
         elif _can_tell(one.paired):
-            p = next(adjusted)
-            judged.append(replace(one, p=p, verdict=_verdict(one.paired, p, len(tested))))
+            least = 2 * 0.5**one.paired.cases  # the p of differences that all have one sign
+            best = holm([*tested[:place], least, *tested[place + 1 :]])[place]
+            judged.append(
+                replace(one, p=adjusted[place], verdict=_verdict(one.paired, adjusted[place], best))
+            )
+            place += 1
         else:
             judged.append(replace(one, verdict=TOO_FEW))
     return judged
@@ -358,9 +362,9 @@ def _can_tell(paired: Paired) -> bool:
     return paired.cases >= FEWEST_TO_TELL and paired.interval is not None
 
 
-def _verdict(paired: Paired, p: float, tests: int) -> str:
+def _verdict(paired: Paired, p: float, best: float) -> str:
+    """Return what p says; `best` is what it would be if all differences had one sign, beside the same other tests."""
     interval = paired.interval
     if interval is not None and p < SIGNIFICANT and not interval[0] <= 0.0 <= interval[1]:
         return "better" if paired.mean > 0 else "worse"
-    least = 2 * 0.5**paired.cases  # the p of differences that all have one sign
-    return TOO_FEW if least * tests >= SIGNIFICANT else "inside the noise"
+    return TOO_FEW if best >= SIGNIFICANT else "inside the noise"

@@ -161,6 +161,19 @@ def test_a_difference_of_one_sign_is_noise_only_where_another_answer_was_possibl
     assert {one.verdict for one in noise} == {"inside the noise"}
 
 
+def test_rows_of_as_many_cases_are_not_both_told_and_too_few_to_tell() -> None:
+    """Holm multiplies by the tests that are left: 2 / 2^8 stays below 5 % for six of them, and not for twelve."""
+    sure = Paired.of([0.4 + 0.01 * case for case in range(40)])
+    gains = Paired.of([0.4 + 0.01 * case for case in range(8)])
+    mixed = Paired.of([0.1, 0.2, -0.1, 0.3, 0.1, -0.2, 0.1, 0.2])
+    rows = [
+        Difference("a", "dice", None, 1.0, 0.6, one, None, "") for one in [sure] * 6 + [gains] + [mixed] * 5
+    ]
+    assert [one.verdict for one in _judged(rows)] == ["better"] * 7 + ["inside the noise"] * 5
+    few = [Difference("a", "dice", None, 1.0, 0.6, one, None, "") for one in [mixed] * 12]
+    assert {one.verdict for one in _judged(few)} == {"too few cases to tell"}
+
+
 def test_noise_is_rarely_called_a_difference_in_any_table() -> None:
     """Over many draws of noise without a mean, either table calls a difference in about 5 % of them, not more."""
     cries = {"overall": 0, "grouped": 0}
