@@ -297,6 +297,49 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "search.sqlite")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DROP TABLE about",
+        "DROP TABLE curve",
+        "ALTER TABLE trials DROP COLUMN starts",
+        "UPDATE trials SET parameters = '{'",
+        "UPDATE about SET value = '{'",
+    ],
+)
+@pytest.mark.parametrize("verb", [["search", "WORK", "--report"], ["train", "WORK", "--from-search"]])
+def test_a_damaged_store_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str, verb: list[str]
+) -> None:
+    with Store(tmp_path / "search.sqlite", write=True) as store:
+        store.describe({"plan": small_plan(tmp_path).as_dict(), "labels": LABELS, "work": "WORK"})
+        store.add({}, seed=0, origin="random")
+        store._connection.execute("PRAGMA foreign_keys = OFF")
+        store._connection.execute(damage)
+    out = ["--out"] if verb[0] == "search" else []
+    more = [] if verb[0] == "search" else ["--out", str(tmp_path / "run")]
+    assert main([*verb, *out, str(tmp_path), *more]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "search.sqlite is not a readable store of a search: " in said[0]
+    assert said[0].endswith("; put a copy back in its place, or begin anew with another --out")
+
+
+def test_a_store_with_broken_pages_is_neither_read_nor_continued(tmp_path: Path) -> None:
+    path = tmp_path / "search.sqlite"
+    with Store(path, write=True) as store:
+        for seed in range(100):
+            store.add({"dropout": 0.1}, seed=seed, origin="random")
+        (size,) = store._connection.execute("PRAGMA page_size").fetchone()
+    content = bytearray(path.read_bytes())
+    content[-2 * size :] = b"U" * (2 * size)
+    path.write_bytes(content)
+    for write in (False, True):
+        with pytest.raises(InputError, match=r"is not a readable store of a search: .*; put a copy back"):
+            Store(path, write=write)
+    assert path.read_bytes() == content
+
+
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "search.sqlite"
     with Store(path, write=True) as store:

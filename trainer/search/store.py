@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 Kind = Literal["search", "confirmation"]
 Origin = Literal["start", "random", "tpe", "confirmation"]
 State = Literal["running", "finished", "stopped", "failed"]
+DAMAGED = "{} is not a readable store of a search: {}; put a copy back in its place, or begin anew with another --out"
 NOT_BEGUN = "the search in {} was ended before it began, and nothing is stored yet; run it again"
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -112,7 +113,8 @@ class Store:
         write: make it where it is missing; otherwise it is only read.
 
     Raises:
-        InputError: it is missing and not to be written, or is not what this software writes.
+        InputError: it is missing and not to be written, is damaged, or is not what this software writes. So say
+            all methods whose rows turn out not to be what this software wrote.
 
     """
 
@@ -120,7 +122,7 @@ class Store:
         self.path = path
         if not write and not path.is_file():
             raise InputError(f"there is no search in {path.parent}: {path.name} is missing")
-        try:
+        with self._reading():
             # Reading needs write access too: a journal that a kill left behind is rolled back first.
             self._connection = sqlite3.connect(path, isolation_level=None, timeout=60)
             self._connection.execute("PRAGMA synchronous = FULL")
@@ -134,10 +136,11 @@ class Store:
                 version = FORMAT_VERSION
             if version == 0 and not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 raise InputError(NOT_BEGUN.format(path.parent))
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{path} is not a readable store of a search: {error}") from None
-        if version != FORMAT_VERSION:
-            raise InputError(f"{path} has store format {version}, this software reads {FORMAT_VERSION}")
+            if version != FORMAT_VERSION:
+                raise InputError(f"{path} has store format {version}, this software reads {FORMAT_VERSION}")
+            (damage,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            if damage != "ok":
+                raise InputError(DAMAGED.format(path, damage.splitlines()[-1]))
 
     def close(self) -> None:
         """Close the file."""
@@ -152,8 +155,9 @@ class Store:
     @property
     def about(self) -> dict[str, Any]:
         """What the search is: its plan, its labels and digests of its patches; nothing before `describe`."""
-        rows = self._connection.execute("SELECT name, value FROM about")
-        return {name: json.loads(value) for name, value in rows}
+        with self._reading():
+            rows = self._connection.execute("SELECT name, value FROM about")
+            return {name: json.loads(value) for name, value in rows}
 
     def describe(self, about: Mapping[str, Any]) -> None:
         """Keep what the search is."""
@@ -166,18 +170,18 @@ class Store:
     def trials(self) -> list[Trial]:
         """Return all trials by number."""
         curves: dict[int, list[dict[str, float | None]]] = {}
-        for number, scores in self._connection.execute(
-            "SELECT trial, scores FROM curve ORDER BY trial, epoch"
-        ):
-            curves.setdefault(number, []).append(json.loads(scores))
-        cursor = self._connection.execute("SELECT * FROM trials ORDER BY number")
-        names = [column[0] for column in cursor.description]
-        found = []
-        for row in cursor:
-            values = dict(zip(names, row, strict=True))
-            values["parameters"] = json.loads(values["parameters"])
-            found.append(Trial(**values, curve=tuple(curves.get(values["number"], ()))))
-        return found
+        with self._reading():
+            rows = self._connection.execute("SELECT trial, scores FROM curve ORDER BY trial, epoch")
+            for number, scores in rows:
+                curves.setdefault(number, []).append(json.loads(scores))
+            cursor = self._connection.execute("SELECT * FROM trials ORDER BY number")
+            names = [column[0] for column in cursor.description]
+            found = []
+            for row in cursor:
+                values = dict(zip(names, row, strict=True))
+                values["parameters"] = json.loads(values["parameters"])
+                found.append(Trial(**values, curve=tuple(curves.get(values["number"], ()))))
+            return found
 
     def trial(self, number: int) -> Trial:
         """Return one trial."""
@@ -270,6 +274,18 @@ class Store:
             return
         with self._transaction():
             self._connection.execute(statement, (*values, number))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Say in one sentence what SQLite, JSON or a table of other columns would say in a traceback."""
+        try:
+            yield
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            if isinstance(error, sqlite3.OperationalError) and "no such" not in str(error):
+                raise InputError(
+                    f"{self.path} cannot be read: {error}; see to the file and its folder"
+                ) from None
+            raise InputError(DAMAGED.format(self.path, error)) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
