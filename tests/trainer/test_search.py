@@ -24,6 +24,7 @@ from algorithm.errors import InputError
 from tests.trainer.runs import weights
 from tests.trainer.searching import BOWL, a_trial, formula_worker, score_after, small_plan, write_space
 from trainer.cli import main
+from trainer.presets import FOLDER
 from trainer.search import figures, local, worker
 from trainer.search.agenda import Agenda
 from trainer.search.halving import goes_on, rungs
@@ -141,6 +142,10 @@ def test_anything_in_a_preset_can_be_searched(tmp_path: Path) -> None:
             {"class_weights.3": ["uniform", 1, 2]},
             "class_weights.3 must be a number of class_weights, which has 0 to 2",
         ),
+        (
+            {'"class_weights.01"': ["uniform", 1, 2], "class_weights.1": ["uniform", 1, 3]},
+            "class_weights.01 must be a number of class_weights, which has 0 to 2",
+        ),
         ({"loss.1": ["uniform", 1, 2]}, "loss.1 is searched, but loss is 'weighted_ce', not a list"),
         ({"epochs": ["integer", 1, 2]}, "epochs is the same for all trials of a search"),
         ({}, "must name at least one setting to search"),
@@ -198,6 +203,8 @@ def test_an_address_needs_ray(tmp_path: Path) -> None:
 def test_a_space_file_that_is_wrong_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"did you mean paper-wce\?"):
         read_plan("paper-wec")
+    with pytest.raises(InputError, match=r"there is no space file .*absent.toml; check the path"):
+        read_plan(str(tmp_path / "absent.toml"))
     with pytest.raises(
         InputError, match=r"no setting evaluation in the space space.toml: did you mean evaluations\?"
     ):
@@ -205,6 +212,15 @@ def test_a_space_file_that_is_wrong_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="evaluations must be a whole number from 1 on, got 0"):
         read_plan(str(write_space(tmp_path, evaluations=0)))
     assert space_names() == ["paper-topk", "paper-wce"]
+
+
+def test_a_preset_file_is_found_beside_the_space(tmp_path: Path) -> None:
+    preset = (FOLDER / "paper.toml").read_text()
+    (tmp_path / "mine.toml").write_text(preset.replace("[train]", "[train]\nema = 0.5"))
+    path = write_space(tmp_path)
+    path.write_text(f'preset = "mine.toml"\n{path.read_text()}')
+    assert read_plan(str(path)).base["ema"] == 0.5
+    assert read_plan(str(path), preset="paper").base["ema"] != 0.5
 
 
 def test_ray_is_asked_for_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

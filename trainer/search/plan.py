@@ -139,7 +139,9 @@ def read_plan(
     chosen = preset or document.get("preset", "paper")
     if not isinstance(chosen, str):
         raise InputError(f"preset must be a name, got {chosen!r} in {source}")
-    table = merged(merged(read_preset(chosen).train, document.get("settings", {})), changes or {})
+    beside = path.parent / chosen  # a file is looked for beside the space first, wherever the command runs
+    found = str(beside) if preset is None and beside.suffix == ".toml" and beside.is_file() else chosen
+    table = merged(merged(read_preset(found).train, document.get("settings", {})), changes or {})
     base = with_parameters(TrainSettings.read(table, source).as_dict(), {}, source)
     space = Space.read(document.get("space", {}), source)
     space.check(base, source)
@@ -181,6 +183,8 @@ def _path(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.suffix == ".toml" and path.is_file():
         return path
+    if path.suffix == ".toml":
+        raise InputError(f"there is no space file {path}; check the path, or take one of {', '.join(names)}")
     near = difflib.get_close_matches(name_or_path, names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"a space must be one of {', '.join(names)} or a .toml file, got {name_or_path}{hint}")

@@ -150,7 +150,8 @@ def _find(table: dict[str, Any], name: str, source: str) -> tuple[Any, Any]:
             refuse_unknown([".".join([*words[:depth], word])], _names(place, words[:depth]), where=source)
             key: Any = word
         elif isinstance(place, list):
-            if not word.isdecimal() or int(word) >= len(place):
+            # Written in one way alone, or class_weights.01 and class_weights.1 would pass for two.
+            if word not in map(str, range(len(place))):
                 raise InputError(
                     f"{source}: {name} must be a number of {'.'.join(words[:depth])}, which has 0 to {len(place) - 1}"
                 )
