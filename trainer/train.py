@@ -106,8 +106,9 @@ def choose_device(name: str | None, local_rank: int = 0) -> torch.device:
         device = default_device() if name is None else torch.device(name)
         if device.type == "cuda":
             device = torch.device("cuda", local_rank if device.index is None else device.index)
+        torch.empty(1, device=device)  # a PyTorch without CUDA says so here, and nothing sensible below
+        if device.type == "cuda":
             torch.cuda.set_device(device)  # NCCL's barrier waits on the current one
-        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

@@ -312,6 +312,7 @@ def test_every_preset_trains(work: Path, tmp_path: Path, name: str) -> None:
     [
         (["--resume"], "--resume asks for an earlier training"),
         (["--device", "tpu"], "--device tpu cannot be used here"),
+        (["--device", "cuda:99"], "--device cuda:99 cannot be used here"),
         (["--set", "epoch=3"], "unknown setting 'epoch'; did you mean 'epochs'?"),
         (["--set", "class_weights=[1,2]"], "class_weights must have a number for each of the 3 labels"),
     ],

@@ -39,8 +39,8 @@ COLUMNS = (
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em } img { max-width: 100% }
-table { border-collapse: collapse; font-size: 14px }
-td, th { padding: 3px 10px; text-align: right; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; font-size: 13px }
+td, th { padding: 3px 7px; text-align: right; border-bottom: 1px solid #ddd }
 td:not(.left) { white-space: nowrap }
 th { font-weight: 600 } .left { text-align: left } .note { color: #666; font-size: 14px; max-width: 60em }
 .table { overflow-x: auto }
