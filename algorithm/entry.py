@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from algorithm.bundle import read_bundles
 from algorithm.errors import InputError
+from algorithm.faults import out_of_memory, said_of
 from algorithm.files import replacing
 from algorithm.findings import count_labels
 from algorithm.geometry import Geometry, same_grid
@@ -95,16 +96,8 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             self.stages.since_last("write")
             self.segmenter.report(self.counts, self.geometry, self.stages)
             return result
-        except InputError as error:
-            message = " ".join(str(error).split())
-            if case["path"].name not in message:
-                message = f"{case['path']}: {message}"
-        except OSError as error:
-            log.debug("%s failed", case["path"], exc_info=True)
-            message = _said(error, case["path"])
         except Exception as error:
-            log.exception("%s failed", case["path"])
-            message = f"{case['path']}: unexpected {type(error).__name__}: {' '.join(str(error).split())}"
+            message = said_of(error, case["path"])
         finally:
             self.labels = None  # not kept while the next scan is segmented
         self.failures.append(message)
@@ -162,8 +155,12 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
         failures = [_said(error, results_file(environment).parent)]
         _record_failure(environment, failures)
     except Exception as error:
-        log.exception("the job failed")
-        failures = [f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"]
+        if out_of_memory(error):
+            log.debug("the job failed", exc_info=True)
+            failures = ["memory ran out before the first scan; ask for a machine with more"]
+        else:
+            log.exception("the job failed")
+            failures = [f"unexpected {type(error).__name__}: {' '.join(str(error).split())}"]
         _record_failure(environment, failures)
     for failure in failures:
         sys.stderr.write(f"algorithm: {failure}\n")

@@ -17,6 +17,7 @@ import torch
 from algorithm.bundle import FILES, read_bundles
 from algorithm.engines import EngineName
 from algorithm.errors import InputError
+from algorithm.faults import said_of
 from algorithm.files import replacing
 from algorithm.findings import count_labels
 from algorithm.images import (
@@ -28,7 +29,8 @@ from algorithm.images import (
     write_labels,
     write_shares,
 )
-from algorithm.probabilities import map_names, map_path
+from algorithm.lock import alone_in, remove_leftovers
+from algorithm.probabilities import PROBABILITIES, map_names, map_path
 from algorithm.segmenter import Segmenter
 from algorithm.stages import Stages
 
@@ -81,7 +83,8 @@ def predict(
         dicom_seg: write a DICOM Segmentation that refers to the slices, which `source` must be then.
 
     Raises:
-        InputError: `source` or `models` cannot be used, or scans failed (the first is named).
+        InputError: `source` or `models` cannot be used, another process is at work in `out`, or scans failed (the first
+            is named).
 
     """
     inputs = find_inputs(source)
@@ -98,40 +101,38 @@ def predict(
         "probabilities": probabilities,
         "engine": engine,
     }
-    record = _read_record(out)
-    results, failures = [], []
-    segmenter: Segmenter | None = None
-    for number, image in enumerate(inputs, start=1):
-        result = out / (f"{case_name(image)}.dcm" if dicom_seg else _result_name(image))
-        made_from = {**made_by, **_identify(image)}
-        results.append(result)
-        if _is_done(result, record, made_from):
-            log.info("%s is there already", result)
-            continue
-        log.info("%s (%d of %d)", image, number, len(inputs))
-        segmenter = segmenter or Segmenter(
-            read_bundles(members),
-            device=device,
-            patches_at_once=patches_at_once,
-            mirror_zyx=mirror_zyx,
-            engine=engine,
-        )
-        try:
-            written = _segment(
-                segmenter, image, result, probabilities=probabilities, model=str(made_by["model"])
+    with alone_in(out, "decathlon predict"):
+        remove_leftovers(out, out / PROBABILITIES)
+        record = _read_record(out)
+        results, failures = [], []
+        segmenter: Segmenter | None = None
+        for number, image in enumerate(inputs, start=1):
+            result = out / (f"{case_name(image)}.dcm" if dicom_seg else _result_name(image))
+            made_from = {**made_by, **_identify(image)}
+            results.append(result)
+            if _is_done(result, record, made_from):
+                log.info("%s is there already", result)
+                continue
+            log.info("%s (%d of %d)", image, number, len(inputs))
+            segmenter = segmenter or Segmenter(
+                read_bundles(members),
+                device=device,
+                patches_at_once=patches_at_once,
+                mirror_zyx=mirror_zyx,
+                engine=engine,
             )
-        except (InputError, OSError) as error:
-            log.error("%s", error)
-            failures.append(str(error))
-            continue
-        except Exception as error:
-            log.exception("%s failed", image)
-            failures.append(f"{image}: unexpected {type(error).__name__}: {error}")
-            continue
-        files = [path.relative_to(out).as_posix() for path in written]
-        record[result.name] = {"made_from": made_from, "files": files}
-        with replacing(out / RECORD) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n")
+            try:
+                written = _segment(
+                    segmenter, image, result, probabilities=probabilities, model=str(made_by["model"])
+                )
+            except Exception as error:
+                failures.append(said_of(error, image))
+                log.error("%s", failures[-1])
+                continue
+            files = [path.relative_to(out).as_posix() for path in written]
+            record[result.name] = {"made_from": made_from, "files": files}
+            with replacing(out / RECORD) as temporary:
+                temporary.write_text(json.dumps(record, indent=2) + "\n")
     if failures:
         raise InputError(f"{len(failures)} of {len(inputs)} scans failed, the first: {failures[0]}")
     return results

@@ -37,7 +37,7 @@ ALLOWED = {
     "voxelcore": {"numpy", "voxelcore"},
     "algorithm": HOSPITAL | DICOM | {"openvino"},
     "trainer": (HOSPITAL - {"evalutils"})
-    | {"PIL", "filelock", "h5py", "hyperopt", "matplotlib", "scipy", "surface_distance", "trainer"}
+    | {"PIL", "h5py", "hyperopt", "matplotlib", "scipy", "surface_distance", "trainer"}
     | ONNX
     | {"ray"},
 }

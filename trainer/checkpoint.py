@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from algorithm.errors import InputError
+from algorithm.faults import first_line
 from algorithm.files import replacing
 
 FORMAT_VERSION = 3
@@ -32,11 +33,6 @@ def _write(file: Path, content: dict[str, Any]) -> None:
         raise OSError(
             errno.EIO, f"a checkpoint could not be written ({first_line(error)})", str(file)
         ) from None
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says, without the stack that PyTorch adds."""
-    return (str(error).splitlines() or [""])[0]
 
 
 def load_newest_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:

@@ -25,10 +25,10 @@ import numpy as np
 import voxelcore
 from algorithm.errors import InputError
 from algorithm.intensities import STEPS
+from algorithm.lock import alone_in, remove_leftovers
 from algorithm.progress import progress
 from trainer.adapt import adapted
 from trainer.dataset import Dataset
-from trainer.lock import alone_in, remove_leftovers
 from trainer.patches import PatchFile
 from trainer.patchfile import (
     FORMAT_VERSION,

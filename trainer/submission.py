@@ -23,12 +23,12 @@ from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.geometry import same_grid
 from algorithm.images import case_name, list_images, read_labels, write_labels
+from algorithm.lock import alone_in, remove_held, remove_leftovers, remove_leftovers_of
 from algorithm.payload import is_one_gzip_stream
 from algorithm.progress import progress
 from trainer.dataset import FILE_NAME, Dataset, declared_test_count
 from trainer.evaluate import refuse_other_values
 from trainer.header import read_header
-from trainer.lock import alone_in, remove_leftovers
 from trainer.tasks import find_tasks, missing_tasks, nearest_task, said_of_missing, task_folders
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,8 @@ def write_submission(
     planned, problems = plan(predictions, dataset_folder, fill_empty=fill_empty)
     parts = out.with_name(f".{out.name}.parts")
     with alone_in(parts, "submission"):
+        for beside in (parts, out, manifest_of(out)):
+            remove_leftovers_of(beside)
         remove_leftovers(*(folder for folder in (parts, *parts.iterdir()) if folder.is_dir()))
         entries, more = _finish(planned, parts, threads)
         if problems or more:
@@ -122,7 +124,7 @@ def write_submission(
         with replacing(manifest_of(out)) as temporary:
             temporary.write_text(json.dumps(_manifest(entries, out, digest), indent=2) + "\n")
         (parts / out.name).replace(out)
-        shutil.rmtree(parts)
+        remove_held(parts)
     return entries
 
 

@@ -12,11 +12,11 @@ import torch
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.lock import alone_in, remove_leftovers
 from algorithm.network import unmet_by
 from algorithm.segmenter import default_device
 from trainer.distributed import joined
 from trainer.history import Row
-from trainer.lock import alone_in, remove_leftovers
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
 from trainer.settings import TrainSettings

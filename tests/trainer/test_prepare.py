@@ -21,9 +21,9 @@ import SimpleITK as sitk
 
 import trainer.prepare
 from algorithm.errors import InputError
+from algorithm.lock import alone_in
 from trainer.cli import main
 from trainer.dataset import Dataset
-from trainer.lock import alone_in
 from trainer.patches import PatchFile, PatchMeta
 from trainer.prepare import prepare, resolve_quotas
 from trainer.presets import PreparePreset

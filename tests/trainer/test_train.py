@@ -20,6 +20,7 @@ import torch
 
 from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
+from algorithm.lock import alone_in
 from algorithm.segmenter import Segmenter
 from tests.trainer.conftest import MakeTask
 from tests.trainer.runs import arguments, rows, weights
@@ -27,7 +28,6 @@ from trainer import checkpoint
 from trainer.average import MovingAverage
 from trainer.cli import main
 from trainer.history import EpochScores, History
-from trainer.lock import alone_in
 from trainer.loop import step_seed
 from trainer.losses import WeightedCrossEntropy
 from trainer.parts import class_weights

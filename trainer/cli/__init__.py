@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from algorithm.errors import InputError
+from algorithm.faults import broken_gpu, first_line, out_of_memory
 from algorithm.logs import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,15 @@ VERBS = {
     "doctor": "examine a bundle, an output folder or a submission before it is used or uploaded",
 }
 
-OUT_OF_MEMORY = "out of memory: close other programs, or train with a smaller batch_size"
-NO_MEMORY = ("out of memory", "defaultcpuallocator", "alloc_cpu")  # PyTorch's RuntimeErrors for it
+OUT_OF_MEMORY = "out of memory: close other programs"
+SMALLER = {  # what makes a verb need less
+    "predict": ", or take --patches-at-once 1",
+    "prepare": ", or take --threads 1",
+    "evaluate": ", or take --threads 1",
+    "submission": ", or take --threads 1",
+    "train": ", or train with a smaller batch_size",
+    "search": ", or train with a smaller batch_size",
+}
 
 
 @log_to_stderr()
@@ -61,21 +69,22 @@ def main(argv: list[str] | None = None) -> int:
         log.debug("import", exc_info=True)
         return _failed(asked, f"{error.name} is not installed; pip install 'decathlon-unet[trainer]'")
     except OSError as error:
+        if out_of_memory(error):
+            return _out_of_memory(asked)
         log.debug("system", exc_info=True)
         file = f"{error.filename}: " if error.filename else ""
         return _failed(
             asked, f"{file}{(error.strerror or str(error)).lower()}; choose another place or free this one"
         )
-    except MemoryError:
-        log.debug("out of memory", exc_info=True)
-        return _failed(asked, OUT_OF_MEMORY)
     except RecursionError:
         log.debug("recursion", exc_info=True)
         return _failed(asked, "a file nests its values too deeply to be read")
     except Exception as error:
-        if any(word in str(error).lower() for word in NO_MEMORY):
-            log.debug("out of memory", exc_info=True)
-            return _failed(asked, OUT_OF_MEMORY)
+        if out_of_memory(error):
+            return _out_of_memory(asked)
+        if broken_gpu(error):
+            log.debug("GPU", exc_info=True)
+            return _failed(asked, f"the GPU failed ({first_line(error)}); the same command continues")
         log.exception("unexpected failure")
         return _failed(asked, f"unexpected {type(error).__name__}: {error}")
     return 0
@@ -154,6 +163,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" where something known is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _out_of_memory(verb: str | None) -> int:
+    log.debug("out of memory", exc_info=True)
+    return _failed(verb, OUT_OF_MEMORY + SMALLER.get(verb or "", ""))
 
 
 def _failed(verb: str | None, sentence: str) -> int:

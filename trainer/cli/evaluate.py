@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from algorithm.errors import InputError
+from algorithm.lock import alone_in, remove_leftovers
 from trainer.cli import label_names
 from trainer.compare import compare, read_other
 from trainer.dataset import FILE_NAME, read_channel_names, read_label_names
@@ -89,25 +90,27 @@ def run(args: argparse.Namespace) -> None:
     other = None
     if args.against is not None:
         other = read_other(args.against, labels, nsd_tolerance_mm=args.nsd_tolerance_mm)
-    scores = evaluate(
-        pairs, args.out, labels=labels, nsd_tolerance_mm=args.nsd_tolerance_mm, threads=args.threads
-    )
-    comparison = None if other is None else compare(scores, other)
-    scores.write_csv(args.out / "scores.csv")
-    save_confusion(args.out / "confusion.png", scores.confusion, labels=labels)
-    folder, images = _dataset_folder(args), _images(args)
-    channels = ("CT",) if folder is None else read_channel_names(folder)
-    rows = choose_rows(pairs, scores, images, most=args.overlay_cases, channels=channels)
-    if rows:
-        window = display_window(shown_as(channels))
-        save_overlay_grid(args.out / "overlay.png", rows, labels=labels, window_hu=window)
-    write_sources(args.out, pairs, images)
-    if comparison is not None:
-        comparison.write_json(args.out / "comparison.json")
-    else:
-        # one of an earlier run would not belong to these scores
-        (args.out / "comparison.json").unlink(missing_ok=True)
-    scores.write_json(args.out / "scores.json")
+    with alone_in(args.out, "decathlon evaluate"):
+        remove_leftovers(args.out, args.out / "cases")
+        scores = evaluate(
+            pairs, args.out, labels=labels, nsd_tolerance_mm=args.nsd_tolerance_mm, threads=args.threads
+        )
+        comparison = None if other is None else compare(scores, other)
+        scores.write_csv(args.out / "scores.csv")
+        save_confusion(args.out / "confusion.png", scores.confusion, labels=labels)
+        folder, images = _dataset_folder(args), _images(args)
+        channels = ("CT",) if folder is None else read_channel_names(folder)
+        rows = choose_rows(pairs, scores, images, most=args.overlay_cases, channels=channels)
+        if rows:
+            window = display_window(shown_as(channels))
+            save_overlay_grid(args.out / "overlay.png", rows, labels=labels, window_hu=window)
+        write_sources(args.out, pairs, images)
+        if comparison is not None:
+            comparison.write_json(args.out / "comparison.json")
+        else:
+            # one of an earlier run would not belong to these scores
+            (args.out / "comparison.json").unlink(missing_ok=True)
+        scores.write_json(args.out / "scores.json")
     sys.stdout.write(scores.table())
     if comparison is not None:
         sys.stdout.write(f"\n{comparison.table()}")

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from algorithm.errors import InputError
-from trainer.lock import alone_in, remove_leftovers
+from algorithm.lock import alone_in, remove_leftovers
 from trainer.parts import class_weights, first_patches, versions
 from trainer.patches import PatchFile
 from trainer.search.agenda import Agenda, trial_folder

@@ -6,7 +6,6 @@ ends, whoever asked is gone, and it goes too, at once: what it was training is c
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -18,9 +17,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from algorithm.errors import InputError
+from algorithm.faults import broken_gpu, first_line, out_of_memory
+from algorithm.lock import BusyError, alone_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LONGEST_WAIT_S = 60.0  # for a worker of a killed search to leave the trial's folder
-BROKEN_GPU = (
-    "CUDA error",
-    "CUDNN_STATUS_EXECUTION_FAILED",
-)  # what befalls every later trial of the process, too
-NO_MEMORY = ("out of memory", "defaultcpuallocator", "alloc_cpu")  # PyTorch's RuntimeErrors for it
 
 
 def main() -> None:
@@ -71,27 +65,25 @@ def _train(
             from trainer.train import train
 
             settings = TrainSettings.read(request["settings"], "the search")
-            with FileLock(folder / ".lock", timeout=LONGEST_WAIT_S):
+            with alone_in(folder, "decathlon search", wait_s=LONGEST_WAIT_S):
                 pass
             work, device, threads = Path(request["work"]), request["device"], request["threads"]
             curve = train(work, folder, settings, device=device, threads=threads, goes_on=goes_on)
+        except BusyError as error:
+            return {"broken": str(error)}
         except InputError as error:
             return {"failed": str(error)}
-        except MemoryError:
-            return {"failed": "out of memory"}
-        except Timeout:
-            return {"broken": f"another process is at work in {folder}: wait for it to end"}
         except OSError as error:
-            if error.errno == errno.ENOMEM:
+            if out_of_memory(error):
                 return {"failed": "out of memory"}
             log.exception("system")
             return {"broken": f"{error.filename or folder}: {(error.strerror or str(error)).lower()}"}
         except Exception as error:
             log.exception("unexpected")
-            said = " ".join((str(error).splitlines() or [""])[0].split())
-            if any(word in str(error).lower() for word in NO_MEMORY):
-                return {"failed": f"out of memory: {said}"}
-            if any(word in str(error) for word in BROKEN_GPU):
+            said = first_line(error)
+            if out_of_memory(error):
+                return {"failed": f"out of memory: {said}" if said else "out of memory"}
+            if broken_gpu(error):  # which befalls every later trial of the process, too
                 return {"broken": f"the GPU is not usable any more ({said})"}
             return {"failed": f"{type(error).__name__}: {said}"}
     return {"done": curve, "stopped": stopped}
