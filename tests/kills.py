@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_agg  # noqa: F401 # imported once, as all that follows
 import numpy as np
 import torch
 import torch._dynamo  # which optimisers import
@@ -84,7 +84,7 @@ def jobs(root: Path) -> dict[str, Job]:
     bundle = write_random_bundle(
         root / "bundle", patch_shape_zyx=(16, 16, 16), spacing_zyx_mm=(2.5, 1.6, 1.6)
     )
-    predictions = _predictions(task, root / "predictions")
+    predictions = _predictions(root / "predictions")
     space = write_space(root, evaluations=2, random_first=1, epochs=2)
 
     def prepare(out: Path) -> list[str]:
@@ -93,14 +93,9 @@ def jobs(root: Path) -> dict[str, Job]:
     work = root / "work"
 
     def train(out: Path) -> list[str]:
-        # a checkpoint after every step
-        return [
-            *train_arguments(
-                work, out, epochs=2, epoch_patches=8, val_patches=2, checkpoint_minutes=1e-9, ema=0.9
-            ),
-            "--threads",
-            "1",
-        ]
+        settings = {"epochs": 2, "epoch_patches": 8, "val_patches": 2, "ema": 0.9}
+        every_step = {"checkpoint_minutes": 1e-9}
+        return [*train_arguments(work, out, **settings, **every_step), "--threads", "1"]
 
     def search(out: Path) -> list[str]:
         options = ["--device", "cpu", "--threads", "1", "--confirm", "0"]
@@ -123,8 +118,10 @@ def jobs(root: Path) -> dict[str, Job]:
     logs = r"(trials/.*/)?(tensorboard/.*|log\.txt)|workers/.*"
     return {
         "prepare": Job(prepare),
-        "train": Job(train, logs, "TensorBoard's events, times in checkpoints and metrics.csv"),
-        "search": Job(search, logs, "logs and TensorBoard's events, times in the store and its report"),
+        "train": Job(train, logs, "TensorBoard's events, times in checkpoints and metrics.csv", most=1),
+        "search": Job(
+            search, logs, "logs and TensorBoard's events, times in the store and its report", most=1
+        ),
         "predict": Job(predict),
         "evaluate": Job(evaluate),
         "submission": Job(submission),
@@ -150,7 +147,7 @@ def _task(task: Path) -> Path:
     return task
 
 
-def _predictions(task: Path, folder: Path) -> Path:
+def _predictions(folder: Path) -> Path:
     """Write label maps that are a little wrong; those of test cases have to be converted for a submission."""
     for number in range(8):
         labels = np.roll(small_case(SHAPE, number)[1], 1, axis=2)
