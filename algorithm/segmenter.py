@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import logging
 import math
@@ -25,6 +27,7 @@ from algorithm.engines import (
     with_torch,
 )
 from algorithm.errors import InputError
+from algorithm.faults import broken_gpu, first_line, out_of_memory
 from algorithm.findings import Peaks, count_labels, warn_of_missed, warn_of_removed
 from algorithm.geometry import Geometry, canonical_orientation
 from algorithm.images import label_image, scan_voxels
@@ -55,10 +58,19 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def _is_gpu(device: torch.device) -> bool:
+    return device.type != "cpu"
+
+
 class Segmenter:
     """A model bundle, or an ensemble of them, made ready on a device; one object segments any number of scans.
 
     The probabilities of an ensemble's members, and of each one's mirrored views, are averaged.
+
+    Where a GPU's memory runs out, fewer patches go at once from then on; where one is too many, the CPU goes on with
+    the scan, and the next begins on the GPU again. A GPU that fails ends the scan with its error; if it does not work
+    any more, the CPU segments the scans that follow. The log says each. The CPU can do so where `bundles` have their
+    networks on it, as `read_bundle` leaves them: the GPU gets copies. Of others only the number of patches falls.
 
     Args:
         bundles: what `algorithm.bundle.read_bundle` returns, or several that see scans alike, as those of a
@@ -89,7 +101,12 @@ class Segmenter:
         members = [bundles] if isinstance(bundles, Bundle) else list(bundles)
         self.description = members[0].description
         self.device = default_device() if device is None else device
+        self._spare: list[Bundle] = []  # of a GPU's networks, for the CPU
+        members = self._copied_to_gpu(members)
         self.patches_at_once = patches_at_once
+        self._at_once = patches_at_once  # falls where memory runs out
+        self._on_cpu = self._gpu_lost = False
+        self._in_place: Segmenter | None = None
         self.temperature = math.prod(bundle.description.temperature for bundle in members) ** (
             1 / len(members)
         )
@@ -120,6 +137,28 @@ class Segmenter:
         self.views = [
             axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)
         ]
+
+    def _copied_to_gpu(self, bundles: list[Bundle]) -> list[Bundle]:
+        """Return bundles with copies of their networks on the GPU; themselves where that is not where they go."""
+        weights = itertools.chain.from_iterable(bundle.network.parameters() for bundle in bundles)
+        if not _is_gpu(self.device) or any(weight.device.type != "cpu" for weight in weights):
+            return bundles
+        try:
+            copies = [
+                dataclasses.replace(bundle, network=copy.deepcopy(bundle.network).to(self.device))
+                for bundle in bundles
+            ]
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            log.warning(
+                "the model does not fit into the free memory of %s (%s): the CPU segments, which takes minutes a scan",
+                *(self.device, first_line(error)),
+            )
+            self.device = torch.device("cpu")
+            return bundles
+        self._spare = bundles
+        return copies
 
     def _member(self, bundle: Bundle) -> Member:
         ours, theirs = self.description, bundle.description
@@ -323,6 +362,7 @@ class Segmenter:
         stitcher = voxelcore.SlabStitcher(tiling, len(description.labels), blend=description.stitching.blend)
         nothing = np.empty((0, 0, 0, 0), np.float32)
         begin, slab = -1, nothing
+        self._on_cpu = self._gpu_lost
         batches = self._batches(tiling)
         with stages("load"):
             engines = self._engines_for(len(tiling.starts_zyx))
@@ -359,8 +399,63 @@ class Segmenter:
         channels = [voxelcore.extract_patches(channel, starts_zyx, shape_zyx, pad="edge") for channel in slab]
         return channels[0][:, np.newaxis] if len(channels) == 1 else np.stack(channels, axis=1)
 
-    @torch.inference_mode()
     def _forward(self, patches: NDArray[np.float32], engines: Sequence[Engine]) -> NDArray[np.float32]:
+        """Return class probabilities (n, K, z, y, x), the mean over all members and views.
+
+        Where memory runs out, they are computed in smaller batches, and at last on the CPU.
+        """
+        while not self._on_cpu:
+            step = self._at_once
+            try:
+                parts = [
+                    self._mean(patches[first : first + step], engines)
+                    for first in range(0, len(patches), step)
+                ]
+            except Exception as error:
+                if broken_gpu(error):
+                    self._look_after_gpu()
+                    raise
+                count = min(step, len(patches))
+                if not out_of_memory(error) or (count == 1 and not self._spare):
+                    raise
+                why = first_line(error)
+            else:
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            # only here is what the error held on to free again
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._on_cpu = count == 1
+            self._at_once = max(1, count // 2)
+            then = "the CPU goes on with this scan, which takes minutes"
+            if count > 1:
+                then = f"from now on {self._at_once}"
+            many = f"{count} patches at once need" if count > 1 else "a patch needs"
+            log.warning("%s more memory than %s has (%s): %s", many, self.device, why, then)
+        in_place = self._cpu_in_place()
+        return np.concatenate([in_place._mean(patch[np.newaxis], in_place.engines) for patch in patches])
+
+    def _cpu_in_place(self) -> Segmenter:
+        """Return what computes the same on the CPU."""
+        if self._in_place is None:
+            self._in_place = Segmenter(self._spare, device=torch.device("cpu"), engine="torch")
+            self._in_place.views = self.views
+        return self._in_place
+
+    def _look_after_gpu(self) -> None:
+        """Find out whether the GPU still works after an error, which most often ends its use by this process."""
+        try:
+            torch.ones(1, device=self.device).add_(1).item()
+        except RuntimeError:
+            if self._spare and not self._gpu_lost:
+                self._gpu_lost = True
+                log.warning(
+                    "%s does not work any more in this process: the CPU segments the scans that follow, which takes "
+                    "minutes each",
+                    self.device,
+                )
+
+    @torch.inference_mode()
+    def _mean(self, patches: NDArray[np.float32], engines: Sequence[Engine]) -> NDArray[np.float32]:
         """Return class probabilities (n, K, z, y, x), the mean over all members and views."""
         on_device = torch.from_numpy(patches).to(self.device)
         total: torch.Tensor | None = None
@@ -387,7 +482,10 @@ class Segmenter:
         )
         kind = str(self.precision).removeprefix("torch.")
         voxels = math.prod(geometry.shape_zyx)
-        log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, self.device.type, kind, stages)
+        where = self.device.type
+        if self._on_cpu:
+            where, kind = "cpu, in place of " + where, "float32"
+        log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, where, kind, stages)
 
 
 def refuse_other_channels(channels: Sequence[str], found: int) -> None:

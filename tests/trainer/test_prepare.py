@@ -194,7 +194,7 @@ def test_a_second_run_in_the_same_folder_is_refused(make_task: MakeTask, tmp_pat
     folder, work = make_task(SHAPES[:2]), tmp_path / "work"
     with (
         alone_in(work, "decathlon prepare"),
-        pytest.raises(InputError, match=r"another decathlon prepare is at work in"),
+        pytest.raises(InputError, match=r"decathlon prepare \(process \d+ on .* is at work in"),
     ):
         prepared(folder, work)
     prepared(folder, work)

@@ -224,7 +224,7 @@ def test_a_killed_run_continues(data: Path, tmp_path: Path) -> None:
     assert not out.exists()
     parts = tmp_path / ".s.zip.parts"
     assert len(list(parts.rglob("*.nii.gz"))) == 18
-    (parts / "Task02_Heart" / ".tmp-0-la_001.nii.gz").write_bytes(b"half")
+    (parts / "Task02_Heart" / ".tmp-0123abcd-la_001.nii.gz").write_bytes(b"half")
     write_submission(predictions, data, out, fill_empty=True)
     assert names(out) == ALL_NAMES
     assert not parts.exists()

@@ -228,7 +228,9 @@ def test_two_trainings_do_not_share_a_folder(
     run = tmp_path / "run"
     with alone_in(run, "decathlon train"):
         assert main(arguments(work, run, epochs=1)) == 1
-    assert f"another decathlon train is at work in {run}: wait for it to end" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"decathlon train: decathlon train (process {os.getpid()} on " in said
+    assert f"is at work in {run}: wait for it to end" in said
     assert not (run / "settings.json").exists()
 
 
