@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize container-test licences clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize kills long-run container-test licences clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
+	@echo "make kills           every verb killed at 50 random moments and continued: the table in docs/RELIABILITY.md (about 20 minutes)"
+	@echo "make long-run        500 predictions in one process, twice: memory, file handles and threads"
 	@echo "make container-test  the container, built and run on real and hostile input"
 
 $(BIN)/python:
@@ -102,6 +104,13 @@ sanitize: sanitize-address,undefined sanitize-thread
 
 sanitize-%: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh $*
+
+# One thread: the processes are forked, which threads would not survive.
+kills: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.kills
+
+long-run: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.long_run
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff format

@@ -373,12 +373,14 @@ def test_an_unexpected_failure_of_one_scan_is_recorded(
     write_scan(Path(environment["DECATHLON_INPUT"]) / "a.mha")
 
     def fail(*_: object) -> None:
-        raise MemoryError("no room for\nthis scan")
+        raise ArithmeticError("no number for\nthis scan")
 
     monkeypatch.setattr(Segmenter, "labels", fail)
     assert main(environment) == 1
-    assert "unexpected MemoryError: no room for this scan" in str(results(environment)[0]["error_messages"])
-    assert "unexpected MemoryError: no room for this scan" in capsys.readouterr().err.splitlines()[-1]
+    assert "unexpected ArithmeticError: no number for this scan" in str(
+        results(environment)[0]["error_messages"]
+    )
+    assert "unexpected ArithmeticError: no number for this scan" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_result_on_another_grid_is_never_published(

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,7 @@ def check(
 
     from algorithm.errors import InputError
     from algorithm.images import case_name, list_images
+    from algorithm.lock import alone_in, remove_leftovers
     from algorithm.progress import progress
     from trainer.dataset import Dataset
     from trainer.examine import Job, Keeping, examine_and_keep
@@ -168,24 +170,27 @@ def check(
         Keeping(job, None if out is None else out / "cases" / parts[job.is_training] / f"{job.case}.json")
         for job in jobs
     ]
-    found = [(one, one.kept()) for one in keeping]
-    cases = [case for _, case in found if case is not None]
-    if cases:
-        log.info("%d of %d cases were examined before", len(cases), len(jobs))
-    left = [one for one, case in found if case is None]
-    cases += progress(
-        in_processes(examine_and_keep, left, threads or len(os.sched_getaffinity(0))),
-        total=len(left),
-        what="examine",
-        unit="cases",
-    )
-    cases.sort(key=lambda case: (not case.is_training, case.case))
-    findings += _of_cases(cases)
-    findings += _twins(cases)
-    statistics = describe(data, cases, window_hu)
-    findings += _notes(statistics)
-    if out is not None:
-        _write(out, data, cases, statistics, window_hu)
+    with nullcontext() if out is None else alone_in(out, "decathlon doctor"):
+        if out is not None:
+            remove_leftovers(out, *(out / "cases" / part for part in parts.values()))
+        found = [(one, one.kept()) for one in keeping]
+        cases = [case for _, case in found if case is not None]
+        if cases:
+            log.info("%d of %d cases were examined before", len(cases), len(jobs))
+        left = [one for one, case in found if case is None]
+        cases += progress(
+            in_processes(examine_and_keep, left, threads or len(os.sched_getaffinity(0))),
+            total=len(left),
+            what="examine",
+            unit="cases",
+        )
+        cases.sort(key=lambda case: (not case.is_training, case.case))
+        findings += _of_cases(cases)
+        findings += _twins(cases)
+        statistics = describe(data, cases, window_hu)
+        findings += _notes(statistics)
+        if out is not None:
+            _write(out, data, cases, statistics, window_hu)
     return findings
 
 

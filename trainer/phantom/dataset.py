@@ -18,6 +18,7 @@ import SimpleITK as sitk
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.lock import alone_in, remove_leftovers
 from algorithm.progress import progress
 from trainer.phantom import statistics
 from trainer.phantom.acquisition import Size
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "Task07_Pancreas"
 SETTINGS_FILE = "phantom.json"
+PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 VERSION = 3  # raise it whenever the same seed gives other bytes
 LABELS = {"0": "background", "1": "pancreas", "2": "cancer"}
 Kind = Literal["pancreas", "brain", "hippocampus"]
@@ -167,24 +169,26 @@ def make_files(
         raise InputError(f"there is no label map at {settings.anatomy}: give a file for --anatomy.")
     task = TASKS[settings.kind]
     folder = data / task.folder
-    claim(folder, settings)
-    train_ids, test_ids = case_numbers(training, test)
-    paths = [(number, folder / "imagesTr", folder / "labelsTr") for number in train_ids]
-    paths += [(number, folder / "imagesTs", folder / "labelsTs") for number in test_ids]
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (number, images / case_file(number, settings.kind), labels / case_file(number, settings.kind))
-        for number, images, labels in paths
-    ]
-    missing = [job for job in jobs if not (job[1].is_file() and job[2].is_file())]
-    if len(missing) < len(jobs):
-        log.info("%d of %d cases are there already", len(jobs) - len(missing), len(jobs))
-    for _ in progress(run(settings, missing, workers), total=len(missing), what="phantom", unit="cases"):
-        pass
-    with replacing(folder / "dataset.json") as temporary:
-        described = description(settings.kind, train_ids, test_ids)
-        temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    with alone_in(folder, "decathlon phantom"):
+        claim(folder, settings)
+        remove_leftovers(folder, *(folder / name for name in PARTS))
+        train_ids, test_ids = case_numbers(training, test)
+        paths = [(number, folder / "imagesTr", folder / "labelsTr") for number in train_ids]
+        paths += [(number, folder / "imagesTs", folder / "labelsTs") for number in test_ids]
+        for name in PARTS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        jobs = [
+            (number, images / case_file(number, settings.kind), labels / case_file(number, settings.kind))
+            for number, images, labels in paths
+        ]
+        missing = [job for job in jobs if not (job[1].is_file() and job[2].is_file())]
+        if len(missing) < len(jobs):
+            log.info("%d of %d cases are there already", len(jobs) - len(missing), len(jobs))
+        for _ in progress(run(settings, missing, workers), total=len(missing), what="phantom", unit="cases"):
+            pass
+        with replacing(folder / "dataset.json") as temporary:
+            described = description(settings.kind, train_ids, test_ids)
+            temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
     return folder, [labels for _, _, labels in jobs]
 
 
@@ -205,7 +209,7 @@ def claim(folder: Path, settings: Settings) -> None:
                 "choose another folder or delete this one."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise InputError(
             f"{folder} exists and is not a phantom ({SETTINGS_FILE} is missing): choose another folder."
         )

@@ -1,0 +1,33 @@
+"""A short one of tests.long_run, and that it notices what grows; `make long-run` does 500 predictions."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.long_run import in_memory, measure, of_a_folder
+
+
+def test_handles_and_threads_do_not_grow(tmp_path: Path) -> None:
+    for grown, warm_up in ((in_memory(24), 12), (of_a_folder(30, tmp_path), 1)):
+        assert grown.handles[-1] <= grown.handles[warm_up]
+        assert grown.threads[-1] <= grown.threads[warm_up]
+
+
+def test_what_grows_is_noticed() -> None:
+    held: list[object] = []
+
+    def leak(_: int) -> None:
+        held.append((bytearray(b"x" * 100_000), tempfile.TemporaryFile()))  # noqa: SIM115 # never closed
+
+    grown = measure(60, leak)
+    for _, file in held:  # type: ignore[misc]
+        file.close()
+    faults = grown.faults(10)
+    assert faults[0].startswith("memory grows by ")
+    assert faults[1] == f"file handles grow from {grown.handles[10]} to {grown.handles[10] + 49}"
+
+
+def test_noise_is_no_growth() -> None:
+    grown = measure(60, lambda number: bytearray((number * 7919) % 50_000))
+    assert grown.faults(10) == []
