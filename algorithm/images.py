@@ -455,7 +455,7 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
             with _open(path, whole=True) as reader:
                 read = Geometry.of(reader)
         except InputError as error:
-            raise RuntimeError(f"an image was not written whole: {error}") from None
+            raise OSError(f"it was not written whole ({error}); is the disk full?") from None
     wrong = difference(
         read,
         geometry,
