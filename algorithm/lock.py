@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 LOOK_AGAIN_S = 0.1
+REMOVED_AT_MOST = 100  # times in a row that the folder may go away under the one who wants it
 HELD = (errno.EAGAIN, errno.EACCES)
 UNKNOWN = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # a file system that has no locks
 LEFTOVER = re.compile(r"\.(?:tmp|old)-[0-9a-f]{8}-(.+)")  # as `algorithm.files.replacing` names them
@@ -67,26 +68,27 @@ def alone_in(folder: Path, command: str, *, wait_s: float = 0.0) -> Iterator[Non
 
 def _take(folder: Path) -> int | None:
     """Return the open lock file of a folder, None where another process has it."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    except FileNotFoundError:  # the folder was removed by the one who held it
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in UNKNOWN:
-            log.warning("%s cannot be locked here: see to it that nothing else writes to it", folder)
-            return lock
-        os.close(lock)
-        if error.errno in HELD:
-            return None
-        raise
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(lock), path.stat()):
-            return lock
-    os.close(lock)  # the file was removed before it was held: it guards nothing
+    for _ in range(REMOVED_AT_MOST):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # the folder was removed by the one who held it
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in UNKNOWN:
+                log.warning("%s cannot be locked here: see to it that nothing else writes to it", folder)
+                return lock
+            os.close(lock)
+            if error.errno in HELD:
+                return None
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock), path.stat()):
+                return lock
+        os.close(lock)  # the file was removed before it was held: it guards nothing
     return None
 
 

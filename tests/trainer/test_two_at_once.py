@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from algorithm.lock import alone_in
+from tests.bundles import write_random_bundle
 from tests.decathlon import labels, make_task, write
+from tests.trainer.runs import arguments as train_arguments
+from tests.trainer.searching import write_space
 from trainer.cli import main
 
 ARRAY = labels((1, (1, 1, 1), (5, 6, 7)), (2, (2, 2, 2), (3, 4, 4)))
@@ -25,8 +28,6 @@ def task(tmp_path: Path) -> Path:
 def test_a_second_process_is_refused_by_name(
     verb: str, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.bundles import write_random_bundle
-
     out = tmp_path / "out"
     truth = str(task / "labelsTr")
     held = {"submission": tmp_path / ".out.zip.parts", "phantom": out / "Task07_Pancreas"}.get(verb, out)
@@ -40,10 +41,24 @@ def test_a_second_process_is_refused_by_name(
     }[verb]
     if verb == "predict":
         write_random_bundle(tmp_path / "model")
+    assert_refused([verb, *arguments], held, capsys)
+
+
+def test_a_second_training_or_search_is_refused_by_name(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    capsys.readouterr()
+    assert_refused(train_arguments(work, out), out, capsys)
+    space = str(write_space(tmp_path))
+    assert_refused(["search", str(work), "--space", space, "--out", str(out)], out, capsys)
+
+
+def assert_refused(arguments: list[str], held: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with alone_in(held, "decathlon before"):
         (held / "of_the_first").touch()
-        assert main([verb, *arguments]) == 1
+        assert main(arguments) == 1
         last = capsys.readouterr().err.splitlines()[-1]
-        assert last.startswith(f"decathlon {verb}: decathlon before (process {os.getpid()} on ")
+        assert last.startswith(f"decathlon {arguments[0]}: decathlon before (process {os.getpid()} on ")
         assert last.endswith(f" is at work in {held}: wait for it to end")
         assert {path.name for path in held.iterdir()} == {".lock", "of_the_first"}
