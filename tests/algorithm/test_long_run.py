@@ -9,7 +9,7 @@ from tests.long_run import in_memory, measure, of_a_folder
 
 
 def test_handles_and_threads_do_not_grow(tmp_path: Path) -> None:
-    for grown, warm_up in ((in_memory(24), 12), (of_a_folder(30, tmp_path), 1)):
+    for grown, warm_up in ((in_memory(12), 6), (of_a_folder(20, tmp_path), 0)):
         assert grown.handles[-1] <= grown.handles[warm_up]
         assert grown.threads[-1] <= grown.threads[warm_up]
 
