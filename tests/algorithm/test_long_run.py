@@ -18,7 +18,7 @@ def test_what_grows_is_noticed() -> None:
     held: list[object] = []
 
     def leak(_: int) -> None:
-        held.append((bytearray(b"x" * 100_000), tempfile.TemporaryFile()))  # noqa: SIM115 # never closed
+        held.append((bytearray(b"x" * 1_000_000), tempfile.TemporaryFile()))  # noqa: SIM115 # never closed
 
     grown = measure(60, leak)
     for _, file in held:  # type: ignore[misc]
