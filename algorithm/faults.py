@@ -48,5 +48,9 @@ def said_of(error: Exception, scan: Path) -> str:
     else:
         log.exception("%s failed", scan)
         said = f"{scan}: unexpected {type(error).__name__}: {error}"
-    said = " ".join(said.split())
-    return said if scan.name in said else f"{scan}: {said}"
+    # A name that is not UTF-8 can be printed by no stream that is strict about it.
+    said, path, name = (
+        " ".join(text.split()).encode(errors="backslashreplace").decode()
+        for text in (said, str(scan), scan.name)
+    )
+    return said if name in said else f"{path}: {said}"

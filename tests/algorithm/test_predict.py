@@ -121,8 +121,11 @@ def test_a_scan_is_never_overwritten_by_its_result(model: Path, tmp_path: Path) 
 def test_a_name_that_is_not_utf_8_fails_alone(model: Path, tmp_path: Path) -> None:
     write_scan(tmp_path / "scans" / "b.mha")
     write_scan(tmp_path / "scans" / "a.mha").rename(tmp_path / "scans" / os.fsdecode(b"caf\xe9.mha"))
-    with pytest.raises(InputError, match=r"1 of 2 scans failed, the first: .*must have a name in UTF-8"):
+    with pytest.raises(
+        InputError, match=r"1 of 2 scans failed, the first: .*must have a name in UTF-8"
+    ) as failed:
         predict(tmp_path / "scans", model, tmp_path / "out")
+    assert str(failed.value).encode().count(b"caf") == 1
     assert (tmp_path / "out" / "b.mha").is_file()
 
 
