@@ -165,7 +165,8 @@ def test_planes_come_as_soon_as_they_are_complete_and_are_those_of_the_whole(
 ) -> None:
     shape, patch, overlap = case
     tiling = voxelcore.tile(shape, patch, overlap_zyx=overlap)
-    assume(len(tiling) <= 2000)  # one call each: tens of thousands of single voxels take minutes under a sanitizer
+    # One call each: tens of thousands of single voxels take minutes under a sanitizer.
+    assume(len(tiling) <= 2000)
     patches = np.random.default_rng(0).normal(size=(len(tiling), 2, *patch)).astype(dtype)
     whole = voxelcore.Stitcher(tiling, 2, blend=blend)
     for index, one in enumerate(patches):
