@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import map_coordinates
 
+# tests/sanitize.sh preloads the runtime of a sanitizer, which makes everything slower and larger.
+SANITIZED = "san.so" in os.environ.get("LD_PRELOAD", "")
 Shape = tuple[int, int, int]
 
 

@@ -10,11 +10,10 @@ import numpy.typing as npt
 import pytest
 
 import voxelcore
+from tests.voxelcore.oracles import SANITIZED
 from voxelcore import _core
 
-pytestmark = pytest.mark.skipif(
-    "san.so" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer's shadow of such arrays takes gigabytes"
-)
+pytestmark = pytest.mark.skipif(SANITIZED, reason="a sanitizer's shadow of such arrays takes gigabytes")
 PLANE = (2**15, 2**16 + 1)  # 2^31 voxels and a column
 rng = np.random.default_rng(3)
 
