@@ -34,10 +34,21 @@ WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 COARSE_WEIGHTS, COARSE_DESCRIPTION = "coarse.safetensors", "coarse.json"
 FILES = (DESCRIPTION, WEIGHTS, COARSE_DESCRIPTION, COARSE_WEIGHTS)
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin")
+PICKLE_MAGICS = (
+    b"\x80\x02",
+    b"\x80\x03",
+    b"\x80\x04",
+    b"\x80\x05",
+    b"PK\x03\x04",
+)  # bare, or in PyTorch's zip
 LARGEST_BYTES = 4 << 30
+LARGEST_DESCRIPTION = 16 << 20
+BESIDE_TENSORS = 1 << 20  # the names and shapes at the start of the weights
+WIDEST_NUMBER = 8  # bytes of a float64
 LARGEST_PATCH = 1 << 25  # eight of 160 x 160 x 160
 LARGEST_HU = 1e6
 Blend = Literal["centre", "gaussian"]
+Read = Callable[[str, int], bytes]  # of a file by its name, of at most so many bytes
 S = TypeVar("S", Postprocessing, CoarseToFine)
 
 
@@ -168,10 +179,10 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 def _read_part(
-    read: Callable[[str], bytes], path: Path, description_name: str, weights_name: str
+    read: Read, path: Path, description_name: str, weights_name: str
 ) -> tuple[UNet3D, Description]:
     file = path / description_name
-    description = _parse_description(read(description_name), file)
+    description = _parse_description(read(description_name, LARGEST_DESCRIPTION), file)
     try:
         # Nothing is allocated before the weights are known to fit: a description may claim any size.
         with torch.device("meta"):
@@ -181,7 +192,9 @@ def _read_part(
             f"{file}: 'network' does not describe a U-Net: {str(error).splitlines()[0]}"
         ) from None
     _check_against_network(description, network, file)
-    _load_weights(network, read(weights_name), path / weights_name)
+    numbers = sum(tensor.numel() for tensor in _untied_state(network).values())
+    most = min(LARGEST_BYTES, WIDEST_NUMBER * numbers + BESIDE_TENSORS)
+    _load_weights(network, read(weights_name, most), path / weights_name)
     return network.eval(), description
 
 
@@ -218,13 +231,13 @@ def _untied_state(network: UNet3D) -> dict[str, Any]:
     return {name: state[name] for name in seen.values()}
 
 
-def _folder_reader(folder: Path) -> Callable[[str], bytes]:
+def _folder_reader(folder: Path) -> Read:
     if not folder.is_dir():
         raise InputError(
             f"a model bundle is a folder or tarball with {DESCRIPTION} and {WEIGHTS}, but {folder} does not exist"
         )
 
-    def read(name: str) -> bytes:
+    def read(name: str, most: int) -> bytes:
         file = folder / name
         if not file.is_file():
             pickle = next((other.name for other in sorted(folder.iterdir()) if other.suffix in PICKLES), None)
@@ -235,28 +248,34 @@ def _folder_reader(folder: Path) -> Callable[[str], bytes]:
             raise InputError(
                 f"{folder} is no model bundle: it lacks {name}; 'decathlon train' writes one in RUN/bundle"
             )
-        return _bounded(file.stat().st_size, file, file.read_bytes)
+        return _bounded(file.stat().st_size, most, file, file.read_bytes)
 
     return read
 
 
-def _tarball_reader(path: Path) -> Callable[[str], bytes]:
+def _tarball_reader(path: Path) -> Read:
     if path.suffix in PICKLES:
         raise InputError(
             f"{path} is a pickle, which can run code: a bundle is a folder or tarball with {WEIGHTS}"
         )
 
-    def read(name: str) -> bytes:
+    def read(name: str, most: int) -> bytes:
         content = None
         try:
             with tarfile.open(path) as archive:
                 for member in archive:
-                    stream = archive.extractfile(member) if Path(member.name).name == name else None
-                    if stream is not None:
-                        content = _bounded(member.size, path / name, stream.read)
+                    if member.offset_data + member.size > 2 * LARGEST_BYTES:
+                        raise InputError(
+                            f"{path} unpacks to more than {2 * LARGEST_BYTES} bytes, which is no bundle"
+                        )
+                    if Path(member.name).name == name:
+                        content = _of_member(archive, member, most, path / name)
                 # The checksum of a compressed tarball is at its very end.
                 while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                    pass
+                    if archive.fileobj.tell() > 2 * LARGEST_BYTES:
+                        raise InputError(
+                            f"{path} unpacks to more than {2 * LARGEST_BYTES} bytes, which is no bundle"
+                        )
         except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
             raise InputError(f"{path} is not a readable tarball of a model bundle: {error}") from None
         if content is not None:
@@ -266,9 +285,16 @@ def _tarball_reader(path: Path) -> Callable[[str], bytes]:
     return read
 
 
-def _bounded(size: int, file: Path, read: Callable[[], bytes]) -> bytes:
-    if size > LARGEST_BYTES:
-        raise InputError(f"{file} has {size} bytes, more than the {LARGEST_BYTES} that a bundle may hold")
+def _of_member(archive: tarfile.TarFile, member: tarfile.TarInfo, most: int, file: Path) -> bytes:
+    stream = archive.extractfile(member) if member.isreg() else None
+    if stream is None:
+        raise InputError(f"{file} must be a regular file in its tarball, but is a link, a folder or a device")
+    return _bounded(member.size, most, file, stream.read)
+
+
+def _bounded(size: int, most: int, file: Path, read: Callable[[], bytes]) -> bytes:
+    if size > most:
+        raise InputError(f"{file} has {size} bytes, more than the {most} that such a bundle may hold")
     return read()
 
 
@@ -442,6 +468,10 @@ def _check_against_network(description: Description, network: UNet3D, file: Path
 
 
 def _load_weights(network: UNet3D, content: bytes, file: Path) -> None:
+    if content.startswith(PICKLE_MAGICS):
+        raise InputError(
+            f"{file} is a pickle under another name, which can run code: bundles hold safetensors only; train it anew"
+        )
     try:
         weights = safetensors.torch.load(content)
     except SafetensorError as error:

@@ -18,6 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from algorithm.dicom_elements import check_elements, damaged
 from algorithm.errors import InputError
 from algorithm.geometry import ORTHONORMAL_TOLERANCE, Geometry, numbers
 from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
@@ -151,15 +152,13 @@ def _header(path: Path) -> Slice | None:
         return None
     reader = _reader(path)
     try:
+        check_elements(path)
         with ONE_AT_A_TIME:
             reader.ReadImageInformation()
-    except RuntimeError:
+    except (InputError, RuntimeError) as error:
         if not claims:
             return None
-        raise InputError(
-            f"{path} is not a readable DICOM image (empty, truncated or damaged); "
-            "restore it, or remove it if it is no slice of the scan"
-        ) from None
+        raise error if isinstance(error, InputError) else damaged(path) from None
     if _tag(reader, "0008|0016").startswith(NOT_AN_IMAGE):
         return None
     size = reader.GetSize()

@@ -20,13 +20,13 @@ from evalutils.io import ImageLoader
 from numpy.typing import NDArray
 
 from algorithm.bundle import read_bundles
-from algorithm.errors import InputError
+from algorithm.errors import InputError, printable
 from algorithm.faults import out_of_memory, said_of
 from algorithm.files import replacing
 from algorithm.findings import count_labels
 from algorithm.geometry import Geometry, same_grid
 from algorithm.images import label_image, read_image, read_labels
-from algorithm.job import Job, find_job, results_file
+from algorithm.job import Job, find_job, refuse_links_out, results_file
 from algorithm.logs import log_to_stderr
 from algorithm.segmenter import Segmenter
 from algorithm.stages import Stages
@@ -55,6 +55,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
         self.segmenter = segmenter
         self.loader = ScanLoader(segmenter.description.channels)
         self.job = job
+        self.input_root = input_root
         self.failures: list[str] = []
         self.labels: NDArray[np.uint8] | None = None
         super().__init__(
@@ -111,6 +112,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
     def _load_input_image(self, *, case: Any) -> tuple[sitk.Image, Path]:
         # The base class compares a hash with the one of an earlier read; here each scan is read once. It names the
         # label map after the path that it is given.
+        refuse_links_out(case["path"], self.input_root)
         with self.stages("read"):
             image = self.loader.load_image(case["path"])
         self.geometry = Geometry.of(image)
@@ -148,7 +150,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     try:
         failures = _run(environment)
     except InputError as error:
-        failures = [" ".join(str(error).split())]
+        failures = [str(error)]
         _record_failure(environment, failures)
     except OSError as error:
         log.debug("the job failed", exc_info=True)
@@ -169,7 +171,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 def _said(error: OSError, otherwise: Path) -> str:
     """Return a sentence with the file's name, such as "/input/images: permission denied"."""
-    return f"{error.filename or otherwise}: {(error.strerror or str(error)).lower()}"
+    return printable(f"{error.filename or otherwise}: {(error.strerror or str(error)).lower()}")
 
 
 def _record_failure(environment: Mapping[str, str], failures: list[str]) -> None:

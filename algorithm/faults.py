@@ -6,7 +6,7 @@ import errno
 import logging
 from pathlib import Path
 
-from algorithm.errors import InputError
+from algorithm.errors import InputError, printable
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,6 @@ def said_of(error: Exception, scan: Path) -> str:
     else:
         log.exception("%s failed", scan)
         said = f"{scan}: unexpected {type(error).__name__}: {error}"
-    # A name that is not UTF-8 can be printed by no stream that is strict about it.
-    said, path, name = (
-        " ".join(text.split()).encode(errors="backslashreplace").decode()
-        for text in (said, str(scan), scan.name)
-    )
-    return said if name in said else f"{path}: {said}"
+    # What a library says may have several lines; a name may hold anything.
+    said = printable(" ".join(said.split()) if not isinstance(error, InputError) else said)
+    return said if printable(scan.name) in said else f"{printable(str(scan))}: {said}"

@@ -51,6 +51,7 @@ WRITABLE = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 # The longest side of a volume: a patient is shorter than 10 m, and a side of under 1 mm means spacing in
 # metres.
 LONGEST_SIDE_MM = (1.0, 10_000.0)
+LARGEST_M3 = 8.0  # a scan of a whole body has about 1
 
 # A written header must say the grid within these. NIfTI keeps float32: at 1 m from the origin it rounds to
 # 0.00003 mm.
@@ -60,6 +61,7 @@ WRITTEN_SPACING_RELATIVE = 1e-6
 WRITTEN_DIRECTION = 1e-6
 
 PLANES_AT_ONCE = 32
+MOST_CHANNELS = 1000
 
 NOTHING: Planes = {}
 
@@ -133,7 +135,7 @@ def _read(path: Path, channels: Sequence[str]) -> sitk.Image:
         image = read_series(path)
         check_sides(path, Geometry.of(image))
         return image
-    with quiet(), _open(path, whole=True, channels=channels) as reader:
+    with quiet(), open_image(path, whole=True, channels=channels) as reader:
         try:
             with ONE_AT_A_TIME:
                 image = reader.Execute()
@@ -182,13 +184,33 @@ def read_geometry(path: Path, channels: Sequence[str] = ()) -> Geometry:
         geometry = series_geometry(path)
         check_sides(path, geometry)
         return geometry
-    with quiet(), _open(path, whole=False, channels=channels) as reader:
+    with quiet(), open_image(path, whole=False, channels=channels) as reader:
         return Geometry.of(reader)
 
 
+def stated_channels(path: Path) -> int:
+    """Return how many numbers an image file states for each place, 1 for a folder; InputError as `read_geometry`."""
+    path = Path(path)
+    _refuse_unnameable(path)
+    if path.is_dir():
+        return 1
+    stated = {"NiftiImageIO": nifti.stated_channels, "MetaImageIO": metaimage.stated_channels}
+    count = stated.get(READERS[_check_file(path)], lambda _: 1)(path)
+    if count > MOST_CHANNELS:
+        raise InputError(
+            f"{path} claims {count} channels, and the limit is {MOST_CHANNELS}; check its header"
+        )
+    return count
+
+
 @contextmanager
-def _open(path: Path, *, whole: bool, channels: Sequence[str] = ()) -> Iterator[sitk.ImageFileReader]:
-    """Yield a reader that has read a header found sane; with `whole`, the voxels were found complete too."""
+def open_image(path: Path, *, whole: bool, channels: Sequence[str] = ()) -> Iterator[sitk.ImageFileReader]:
+    """Yield a reader that has read a header found sane; with `whole`, the voxels were found complete too.
+
+    Raises:
+        InputError: as `read_image`.
+
+    """
     suffix = _check_file(path)
     with _unmistakable(path, suffix) as name:
         yield _reader(path, suffix, name, whole=whole, channels=channels)
@@ -274,6 +296,11 @@ def check_sides(what: object, geometry: Geometry) -> None:
     if not LONGEST_SIDE_MM[0] <= max(sides) <= LONGEST_SIDE_MM[1]:
         raise InputError(
             f"{what} covers {numbers(sides, 3)} mm (z, y, x), which is no patient; its spacing must be in mm"
+        )
+    if math.prod(sides) > LARGEST_M3 * 1e9:
+        raise InputError(
+            f"{what} covers {numbers(sides, 3)} mm (z, y, x), more than {LARGEST_M3:g} cubic metres, which is no "
+            "patient; its spacing must be in mm"
         )
 
 
@@ -452,7 +479,7 @@ def _write(path: Path, image: sitk.Image, geometry: Geometry) -> None:
         except RuntimeError as error:
             raise OSError(reason(error)) from None
         try:
-            with _open(path, whole=True) as reader:
+            with open_image(path, whole=True) as reader:
                 read = Geometry.of(reader)
         except InputError as error:
             raise OSError(f"it was not written whole ({error}); is the disk full?") from None

@@ -16,6 +16,7 @@ from algorithm.images import case_name, image_suffix, list_images
 DEFAULT_OUTPUT_SLUG = "pancreas-tumour-segmentation"
 PLATFORM_SUFFIX = ".mha"
 TIFF_SUFFIXES = (".tif", ".tiff")  # the platform imports them, but they do not keep the grid of a scan
+HEADERS = (".mhd", ".nhdr")  # their voxels lie in a file beside
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MODEL_FOLDERS = ("/opt/ml/model", "/opt/algorithm/bundle")
 
@@ -42,6 +43,21 @@ class Job:
     def name_of_result(self, image: Path) -> str:
         """Return the file name of a scan's label map."""
         return self.output_name or plain_name(image)
+
+
+def refuse_links_out(image: Path, root: Path) -> None:
+    """Raise InputError where a scan of a job, or what lies beside its header, is a link out of the input folder.
+
+    A folder of scans may itself be a link, which whoever starts the job has set; a file in it is the scan's sender's.
+    """
+    allowed = (root.resolve(), image.parent.resolve())
+    beside = sorted(image.parent.iterdir()) if image.suffix.lower() in HEADERS else []
+    for file in (image, *beside):
+        # One to nowhere is said to be that where it is read.
+        if file.is_symlink() and file.exists() and not any(map(file.resolve().is_relative_to, allowed)):
+            raise InputError(
+                f"{file} is a link to {file.readlink()}, which lies outside the input folder; put the file itself there"
+            )
 
 
 def plain_name(image: Path) -> str:

@@ -16,26 +16,31 @@ from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
-from algorithm.itk import wanted_volume
+from algorithm.itk import check_size, wanted_volume
 from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
 
 LONGEST_HEADER_BYTES = 1 << 20
+SHOWN = 80
+LONGEST_NAME = 255
+MOST_AXES = 7
+# Bytes of an element, as MetaIO has them.
 TYPES = {
-    "MET_CHAR",
-    "MET_UCHAR",
-    "MET_SHORT",
-    "MET_USHORT",
-    "MET_INT",
-    "MET_UINT",
-    "MET_LONG",
-    "MET_ULONG",
-    "MET_LONG_LONG",
-    "MET_ULONG_LONG",
-    "MET_FLOAT",
-    "MET_DOUBLE",
+    "MET_CHAR": 1,
+    "MET_UCHAR": 1,
+    "MET_SHORT": 2,
+    "MET_USHORT": 2,
+    "MET_INT": 4,
+    "MET_UINT": 4,
+    "MET_LONG": 4,
+    "MET_ULONG": 4,
+    "MET_LONG_LONG": 8,
+    "MET_ULONG_LONG": 8,
+    "MET_FLOAT": 4,
+    "MET_DOUBLE": 8,
 }
+WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
@@ -66,18 +71,30 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
     return Header(fields, data_file_beside(path, name), 0)
 
 
+def stated_channels(path: Path) -> int:
+    """Return how many volumes lie along the fourth axis, or numbers in a voxel; InputError for no number."""
+    fields, _ = _fields(path)
+    sides = fields.get("DimSize", "").split()
+    count = sides[3] if len(sides) == 4 and sides[3] != "1" else fields.get("ElementNumberOfChannels", "1")
+    if not WHOLE.fullmatch(count):
+        said = (f"{key} = {shown(fields, key)}" for key in ("DimSize", "ElementNumberOfChannels"))
+        raise InputError(f"{path} has a damaged header: {', '.join(said)}")
+    return int(count)
+
+
 def check_data(header: Header, wanted: int) -> None:
     """Raise InputError unless the `wanted` bytes of voxels are there, undamaged."""
     if _true(header.fields, "CompressedData"):
-        with header.data_file.open("rb") as file:
-            file.seek(header.data_start)
-            claimed = int(header.fields["CompressedDataSize"])
-            packed = file.read(claimed)
-        if len(packed) < claimed:
+        claimed = int(header.fields["CompressedDataSize"])
+        left = max(0, header.data_file.stat().st_size - header.data_start)
+        if left < claimed:
             raise InputError(
                 f"{header.data_file} is cut off: its header claims {claimed} bytes of compressed data, "
-                f"but {len(packed)} are there; copy or download it again"
+                f"but {left} are there; copy or download it again"
             )
+        with header.data_file.open("rb") as file:
+            file.seek(header.data_start)
+            packed = file.read(claimed)
         payload.check_zlib(header.data_file, BytesIO(packed), wanted)
     else:
         payload.check_plain(header.data_file, header.data_start, wanted)
@@ -87,8 +104,10 @@ def data_file_beside(path: Path, name: str) -> Path:
     """Return the file that a header names for its voxels; InputError unless it is one, in the same folder."""
     if name.upper().startswith("LIST") or "%" in name:
         raise InputError(
-            f"{path} keeps its voxels in several files ({name!r}); write it as one .mha or .nii.gz"
+            f"{path} keeps its voxels in several files ({name[:SHOWN]!r}); write it as one .mha or .nii.gz"
         )
+    if "\0" in name or len(name) > LONGEST_NAME:
+        raise InputError(f"{path} has a damaged header: no file can be called {name[:SHOWN]!r}")
     folder = os.path.normpath(path.absolute().parent)
     found = Path(os.path.normpath(os.path.join(folder, name)))  # noqa: PTH118 # resolves ".." without following links
     if Path(folder) not in found.parents:
@@ -104,41 +123,45 @@ def data_file_beside(path: Path, name: str) -> Path:
 
 def _check_numbers(path: Path, fields: dict[str, str], channels: Sequence[str]) -> None:
     """Raise InputError unless size, type and grid are sound."""
-    try:
-        axes = int(fields.get("NDims", ""))
-        size = tuple(int(part) for part in fields.get("DimSize", "").split())
-    except ValueError:
-        axes, size = 0, ()
-    if len(size) != axes or min(size, default=0) < 1:
+    sides = fields.get("DimSize", "").split()
+    axes = len(sides)
+    if axes > MOST_AXES or fields.get("NDims") != str(axes) or not all(map(WHOLE.fullmatch, sides)):
         raise InputError(
-            f"{path} has a damaged header: NDims = {fields.get('NDims')}, DimSize = {fields.get('DimSize')}"
+            f"{path} has a damaged header: NDims = {shown(fields, 'NDims')}, DimSize = {shown(fields, 'DimSize')}"
         )
+    size = tuple(map(int, sides))
     wanted, numbers = max(1, len(channels)), fields.get("ElementNumberOfChannels", "1")
     volumes = size[3] if axes == 4 else 1
     if axes < 3 or axes > 4 or volumes not in (1, wanted):
         raise InputError(f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z, …)")
     if numbers != str(wanted // volumes):
         if wanted == 1 or volumes > 1:
-            raise InputError(f"{path} must have one number per voxel, but holds vectors of {numbers}")
+            raise InputError(f"{path} must have one number per voxel, but holds vectors of {numbers:.40}")
         raise InputError(
-            f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z) with {numbers} numbers a voxel"
+            f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z) with {numbers:.40} numbers "
+            "a voxel"
         )
     if "BinaryData" in fields and not _true(fields, "BinaryData"):
         raise InputError(
             f"{path} keeps its voxels as text, which is not supported; write them as binary data"
         )
     packed = fields.get("CompressedDataSize", "")
-    if _true(fields, "CompressedData") != bool(re.fullmatch(r"[1-9][0-9]*", packed)):
-        compressed = fields.get("CompressedData")
-        raise InputError(
-            f"{path} has a damaged header: CompressedData = {compressed}, CompressedDataSize = {packed or None}"
-        )
+    if _true(fields, "CompressedData") != bool(WHOLE.fullmatch(packed)):
+        said = (f"{key} = {shown(fields, key)}" for key in ("CompressedData", "CompressedDataSize"))
+        raise InputError(f"{path} has a damaged header: {', '.join(said)}")
     if fields.get("ElementType") not in TYPES:
-        raise InputError(f"{path} has a damaged header: ElementType = {fields.get('ElementType')}")
+        raise InputError(f"{path} has a damaged header: ElementType = {shown(fields, 'ElementType')}")
+    check_size(path, size, TYPES[fields["ElementType"]] * int(numbers))
     for key in (*VECTORS, *MATRICES):
         wanted = axes * axes if key in MATRICES else axes
         if key in fields and not finite_numbers(fields[key].split(), wanted):
-            raise InputError(f"{path} has a damaged header: {key} = {fields[key]}")
+            raise InputError(f"{path} has a damaged header: {key} = {shown(fields, key)}")
+
+
+def shown(fields: dict[str, str], key: str) -> str:
+    """Return what a header says of a field, cut short for a message."""
+    value = str(fields.get(key) or None)
+    return value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
 
 
 def _true(fields: dict[str, str], key: str) -> bool:

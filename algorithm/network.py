@@ -17,6 +17,7 @@ from torch.nn import functional
 Activation = Literal["leaky_relu", "relu"]
 LEAKY_SLOPE = 0.01
 DEPTH = 5
+DEEPEST = 12  # of which a patch halved on each level would have 2048 voxels a side
 
 
 def _activation(name: Activation) -> nn.Module:
@@ -268,5 +269,5 @@ def _check_arguments(
         raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     if activation not in ("leaky_relu", "relu"):
         raise ValueError(f"activation must be 'leaky_relu' or 'relu', got {activation!r}")
-    if depth < 2:
-        raise ValueError(f"depth must be >= 2, got {depth}")
+    if not 2 <= depth <= DEEPEST:
+        raise ValueError(f"depth must be from 2 to {DEEPEST}, got {depth}")

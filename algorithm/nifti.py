@@ -29,6 +29,7 @@ from algorithm.itk import check_size, wanted_volume
 log = logging.getLogger(__name__)
 
 HEADER_BYTES = 348
+LARGEST_START = 64 << 20  # behind extensions, which are reserved before they are read
 # The sform and the qform differ by up to 7e-4 from the rounding of a quaternion near 180 degrees alone.
 FORM_DIRECTION = 1e-3
 FORM_ORIGIN_VOXELS = 0.1
@@ -108,7 +109,7 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
         raise InputError(
             f"{path} must be {wanted_volume(channels)}, but its size is {header.size} (x, y, z, …)"
         )
-    if not HEADER_BYTES <= header.data_start < float("inf"):
+    if not HEADER_BYTES <= header.data_start <= LARGEST_START:
         raise InputError(f"{path} has a damaged header: its voxels begin at byte {header.data_start}")
     spacing = header.pixdim[1:4]
     if not all(math.isfinite(s) and s > 0 for s in spacing):
@@ -122,6 +123,12 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
     _check_sform(path, header)
     check_size(path, header.size, header.dtype.itemsize)
     return header
+
+
+def stated_channels(path: Path) -> int:
+    """Return how many volumes lie along the fourth axis; InputError where the header is damaged."""
+    rank, *size = _parse(path).dim
+    return max(1, size[3]) if rank > 3 else 1
 
 
 def check_grid(path: Path, header: Header, read: Geometry) -> None:
@@ -189,7 +196,8 @@ def not_finite(path: Path, header: Header) -> Planes:
             stored = np.frombuffer(file.read(nx * ny * header.dtype.itemsize), header.dtype).reshape(ny, nx)
             finite = np.isfinite(stored)
             if not finite.all():
-                planes[number] = np.where(finite, 0, stored).astype(np.float16) * sign
+                with np.errstate(invalid="ignore"):  # signalling NaN
+                    planes[number] = np.where(finite, 0, stored).astype(np.float16) * sign
     return planes
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from algorithm import payload
 from algorithm.errors import InputError
-from algorithm.metaimage import LONGEST_HEADER_BYTES, data_file_beside, finite_numbers
+from algorithm.itk import check_size
+from algorithm.metaimage import LONGEST_HEADER_BYTES, WHOLE, data_file_beside, finite_numbers, shown
 from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
 
+ENCODINGS = ("raw", "gzip", "gz")
 ANATOMICAL_SPACES = (
     "left-posterior-superior",
     "right-anterior-superior",
@@ -40,6 +42,7 @@ def check_header(path: Path) -> Header:
     if not fields.keys() & {"space directions", "spacings"}:
         raise InputError(f"{path} states no spacing ('space directions' is missing from its header); add it")
     _check_grid(path, fields)
+    _check_place(path, fields)
     if fields.get("space", "").lower() not in ANATOMICAL_SPACES:
         log.warning(
             "%s does not say how it is oriented (no anatomical space); taken as x left, y back, z up", path
@@ -51,30 +54,41 @@ def check_header(path: Path) -> Header:
 def _check_grid(path: Path, fields: dict[str, str]) -> None:
     """Raise InputError unless there are three axes with a number each: teem takes "none" for 1 mm."""
     sizes = fields.get("sizes", "").split()
-    if not all(re.fullmatch(r"[1-9]\d*", size) for size in sizes) or fields.get("dimension") != str(
-        len(sizes)
-    ):
-        raise InputError(
-            f"{path} has a damaged header: dimension: {fields.get('dimension')}, sizes: {fields.get('sizes')}"
-        )
+    if not all(map(WHOLE.fullmatch, sizes)) or fields.get("dimension") != str(len(sizes)):
+        said = (f"{key}: {shown(fields, key)}" for key in ("dimension", "sizes"))
+        raise InputError(f"{path} has a damaged header: {', '.join(said)}")
     if len(sizes) != 3:
         raise InputError(
-            f"{path} must be one 3-D volume of one number per voxel, but its sizes are {' '.join(sizes)}"
+            f"{path} must be one 3-D volume of one number per voxel, but its sizes are {shown(fields, 'sizes')}"
         )
+    check_size(path, tuple(map(int, sizes)), 1)
     for key in ("space directions", "spacings", "space origin"):
         numbers = re.split(r"[\s(),]+", fields[key].strip("() ")) if key in fields else []
         if key in fields and not finite_numbers(numbers, 9 if key == "space directions" else 3):
-            raise InputError(f"{path} has a damaged header: {key}: {fields[key]}")
+            raise InputError(f"{path} has a damaged header: {key}: {shown(fields, key)}")
+
+
+def _check_place(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError unless the voxels are raw or gzip, from the first byte behind the header on."""
+    if fields.get("encoding", "").lower() not in ENCODINGS:
+        raise InputError(
+            f"{path} must keep its voxels raw or in gzip, but its encoding is {shown(fields, 'encoding')}; "
+            "write it anew"
+        )
+    for key in ("line skip", "lineskip", "byte skip", "byteskip"):
+        if fields.get(key, "0") != "0":
+            raise InputError(
+                f"{path} must keep its voxels from the first byte on, but has {key}: {shown(fields, key)}; "
+                "write it anew"
+            )
 
 
 def check_data(header: Header, wanted: int) -> None:
     """Raise InputError unless the `wanted` bytes of raw or gzip voxels are there, undamaged."""
-    if header.fields.keys() & {"line skip", "lineskip", "byte skip", "byteskip"}:
-        return
     encoding = header.fields.get("encoding", "").lower()
     if encoding == "raw":
         payload.check_plain(header.data_file, header.data_start, wanted)
-    elif encoding in ("gzip", "gz"):
+    else:
         with header.data_file.open("rb") as file:
             file.seek(header.data_start)
             payload.check_gzip(header.data_file, file, wanted)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,10 +14,10 @@ from numpy.typing import NDArray
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, Orientation, canonical_orientation, same_grid
-from algorithm.images import READERS, image_suffix, read_image
-from algorithm.itk import ONE_AT_A_TIME, check_size, quiet, reason
+from algorithm.images import read_image, stored_of
+from algorithm.intensities import Stored
 from algorithm.postprocessing import components
-from trainer.header import read_header
+from trainer.header import stated_names
 from trainer.kept import file_states, read_kept, write_kept
 from trainer.lesions import lesion_values
 from trainer.structures import MOST_IN_UNION
@@ -38,8 +35,6 @@ POSSIBLE_HU, MOST_IMPOSSIBLE = (-3100, 4000), 0.001  # the least is a scanner's 
 ORGAN_HU = (-150, 350)
 HU_PROBLEMS = {"stored values", "normalised", "beyond HU"}
 SMALL_RANGE = 256  # a CT whose values span less was normalised, or kept in eight bits
-NIFTI_HEADER_BYTES = 352
-BLOCK = 1 << 22
 KEPT_FORMAT = 1  # raise it when a finding changes its meaning, so that cases are examined again
 
 
@@ -140,7 +135,8 @@ def examine(job: Job) -> Examined:
     label = None if job.label is None else _read_label(job, job.label, found)
     if image is None:
         return found
-    voxels, grid = image
+    stored, grid = image
+    voxels = stored.channels
     orientation = canonical_orientation(grid)
     canonical = orientation.canonical(grid)
     found.shape_zyx, found.spacing_zyx_mm = canonical.shape_zyx, canonical.spacing_zyx_mm
@@ -175,60 +171,17 @@ def _digest(orientation: Orientation, voxels: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _read_image(job: Job, found: Examined) -> tuple[NDArray[Any], Geometry] | None:
+def _read_image(job: Job, found: Examined) -> tuple[Stored, Geometry] | None:
+    """Return a scan of as many channels as the file holds, and its grid."""
     try:
-        header = read_header(job.image)
-        if header.dimensions == 4:
-            voxels = read_channels(job.image)
-        else:
-            voxels = sitk.GetArrayFromImage(read_image(job.image))[np.newaxis]
+        names = stated_names(job.image)
+        image = read_image(job.image, names)
     except InputError as problem:
         found.problems.append(("unreadable", str(problem)))
         return None
-    if len(voxels) != len(job.channels):
-        found.problems.append(("channels", f"{len(voxels)} instead of {len(job.channels)}"))
-    return voxels, header.grid
-
-
-def read_channels(path: Path) -> NDArray[Any]:
-    """Return the voxels (c, z, y, x) of a 4-D image, as the Decathlon's MR tasks have; InputError in one sentence."""
-    suffix = image_suffix(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO(READERS[suffix or ""])
-    try:
-        with quiet(), ONE_AT_A_TIME:
-            reader.ReadImageInformation()
-            shape = reader.GetSize()
-            check_size(path, shape, 8)
-            image = reader.Execute()
-    except (RuntimeError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read: {reason(error)}") from None
-    voxels: NDArray[Any] = sitk.GetArrayFromImage(image)
-    if suffix == ".nii.gz":
-        # ITK fills what a cut-off file lacks with zeros
-        _check_complete(path, math.prod(shape) * _stored_bytes(path))
-    return voxels
-
-
-def _stored_bytes(path: Path) -> int:
-    """Return the bytes of a stored voxel, as the NIfTI header says (bits at byte 72)."""
-    with gzip.open(path) as file:
-        header = file.read(74)
-    order: Literal["little", "big"] = "little" if header[0] else "big"  # the header begins with its size, 348
-    return int.from_bytes(header[72:], order) // 8
-
-
-def _check_complete(path: Path, least: int) -> None:
-    size = 0
-    try:
-        with gzip.open(path) as file:
-            while block := file.read(BLOCK):
-                size += len(block)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} is damaged or cut off ({error}); download it again") from None
-    if size < NIFTI_HEADER_BYTES + least:
-        raise InputError(f"{path} is cut off: {size} bytes instead of {NIFTI_HEADER_BYTES + least}")
+    if len(names) != len(job.channels):
+        found.problems.append(("channels", f"{len(names)} instead of {len(job.channels)}"))
+    return stored_of(image, names), Geometry.of(image)
 
 
 def _read_label(job: Job, path: Path, found: Examined) -> tuple[NDArray[np.uint8], Geometry] | None:

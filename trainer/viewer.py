@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from algorithm.colours import COLOURS
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry, canonical_orientation, same_grid
-from algorithm.images import image_suffix, read_image, read_labels, stored_of, stored_voxels
+from algorithm.images import read_image, read_labels, stated_channels, stored_of, stored_voxels
 from algorithm.intensities import Stored, range_of
 from trainer.adapt import is_ct
 from trainer.figures import WINDOW_HU
-from trainer.header import count_channels
 from trainer.overlay import telling_slice
 from trainer.surface import bounding_box
 
@@ -94,7 +93,7 @@ class Scan:
             InputError: the files do not share one grid, or there is no such channel.
 
         """
-        count = count_channels(image) if image.is_file() and image_suffix(image) else 1
+        count = stated_channels(image)
         if not 0 <= channel < count:
             has = "one channel, number 0" if count == 1 else f"the channels 0 to {count - 1}"
             raise InputError(f"channel {channel} was asked for, but {image} has {has}")

@@ -77,8 +77,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda bundle: (bundle / "model.safetensors").unlink(), "it lacks model.safetensors"),
     "no JSON": (lambda bundle: (bundle / "model.json").write_text("{"), "is not valid JSON"),
     "no safetensors": (
-        lambda bundle: (bundle / "model.safetensors").write_bytes(b"\x80\x04."),
+        lambda bundle: (bundle / "model.safetensors").write_bytes(b"no tensors"),
         "is not a valid safetensors file",
+    ),
+    "a pickle under another name": (
+        lambda bundle: (bundle / "model.safetensors").write_bytes(b"\x80\x04."),
+        "model.safetensors is a pickle under another name, which can run code",
     ),
     "a pickle": (
         lambda bundle: (bundle / "weights.pth").write_bytes(b""),
