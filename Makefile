@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize kills long-run container-test licences clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke kills long-run container-test licences clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -17,10 +17,11 @@ help:
 	@echo "make bench           every kernel beside its peers and a memcpy, and the table in docs/BENCHMARKS.md (about 20 minutes)"
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
-	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (most of an hour)"
+	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (18 minutes)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
+	@echo "make fuzz            20,000 hostile scans through all that reads scans: the table in docs/RELIABILITY.md (about 20 minutes)"
 	@echo "make kills           every verb killed at 50 random moments and continued: the table in docs/RELIABILITY.md (about 20 minutes)"
 	@echo "make long-run        500 predictions in one process, twice: memory, file handles and threads"
 	@echo "make container-test  the container, built and run on real and hostile input"
@@ -104,6 +105,13 @@ sanitize: sanitize-address,undefined sanitize-thread
 
 sanitize-%: $(VENV)/dev.stamp
 	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh $*
+
+fuzz: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz
+
+# One process: CI runs it beside the sanitizers.
+fuzz-smoke: $(VENV)/dev.stamp
+	$(BIN)/python -m tests.fuzz --seconds 120 --jobs 1 --scans 840 --out build/fuzz-smoke
 
 # One thread: the processes are forked, which threads would not survive.
 kills: $(VENV)/dev.stamp

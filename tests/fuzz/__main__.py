@@ -48,7 +48,8 @@ def main() -> int:
     until = began + min(args.seconds, 1e9)
     work = shares(args.formats, args.engines, args.scans, args.seed)
     sys.stdout.write(
-        "| format | engine | scans | with a result | refused everywhere | findings | slowest, s | memory, MiB |\n"
+        "| format | engine | different scans | with a result | refused everywhere | findings "
+        "| slowest, s | memory, MiB |\n"
         "|---|---|---:|---:|---:|---:|---:|---:|\n"
     )
     for share, tally in run(work, args.out.absolute(), jobs=args.jobs, until=until):

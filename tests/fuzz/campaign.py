@@ -21,6 +21,7 @@ from tests.fuzz.tally import TALLY, TARGETS, Tally
 HANG_S = 60.0  # a scan has several targets of SECONDS each
 START_S = 120.0  # until a worker has imported all it needs
 POLL_S = 0.5
+WORKER = (sys.executable, "-m", "tests.fuzz.worker")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -85,7 +86,7 @@ def _work(share: Share, count: int, random_seed: int, place: Path, folder: Path,
     arguments = [share.format, share.engine, count, random_seed, place, folder / "findings", until]
     with (place / "log.txt").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker", *map(str, arguments)],
+            [*WORKER, *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -23,22 +23,35 @@ LARGEST_BYTES = 1 << 17
 
 
 class Run:
-    """The targets, the tally and the end of a process's work."""
+    """The targets, the tally and the end of a process's work.
 
-    def __init__(self, seed: Seed, folder: Path, findings: Path, until: float) -> None:
+    Args:
+        seed: the sound scan.
+        folder: for the tally and what the targets need.
+        findings: the folder for scans that went wrong.
+        count: of scans that differ; the work ends with them.
+        until: when it ends at the latest, in seconds since 1970.
+
+    """
+
+    def __init__(self, seed: Seed, folder: Path, findings: Path, count: int, until: float) -> None:
         (folder / TARGETS).mkdir(parents=True, exist_ok=True)
-        self.seed, self.folder, self.findings, self.until = seed, folder, findings, until
+        self.seed, self.folder, self.findings = seed, folder, findings
+        self.count, self.until = count, until
         self.targets, self.tally = Targets(folder / TARGETS), Tally()
+        self._seen = {_digest(seed.files)}
 
     @property
-    def out_of_time(self) -> bool:
-        """Whether the campaign ends here."""
-        return time.time() >= self.until
+    def ended(self) -> bool:
+        """Whether all is done, or time is up."""
+        return self.tally.scans >= self.count or time.time() >= self.until
 
     def take(self, files: Files) -> None:
-        """Give a scan to the targets, and count and keep what comes of it."""
-        if self.out_of_time:
+        """Give a scan that is new to the targets, and count and keep what comes of it."""
+        digest = _digest(files)
+        if self.ended or digest in self._seen:
             return
+        self._seen.add(digest)
         judged = self.targets.judge(self.seed, files)
         self.tally.add(judged)
         wrong = [verdict for verdict in judged.verdicts if verdict.wrong]
@@ -47,10 +60,15 @@ class Run:
         self.tally.write(self.folder / TALLY)
 
 
+def _digest(files: Files) -> str:
+    """Return what tells scans apart: the sha256 of names and contents."""
+    parts = (name.encode() + len(content).to_bytes(8) + content for name, content in sorted(files.items()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
 def keep_finding(folder: Path, seed: Seed, files: Files, wrong: list[Verdict]) -> str:
     """Write a scan with what went wrong into a folder of its own; return the folder's name."""
-    digest = hashlib.sha256(b"".join(name.encode() + files[name] for name in sorted(files))).hexdigest()[:12]
-    name = f"{seed.format.replace(', ', '-')}-{digest}"
+    name = f"{seed.format.replace(', ', '-')}-{_digest(files)[:12]}"
     (folder / name).mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
         (folder / name / file).write_bytes(content)
@@ -59,8 +77,17 @@ def keep_finding(folder: Path, seed: Seed, files: Files, wrong: list[Verdict]) -
     return name
 
 
-def by_hypothesis(run: Run, count: int, random_seed: int) -> None:
-    """Take so many scans with header fields and bodies changed by the strategies of `mutations`."""
+def by_hypothesis(run: Run, random_seed: int) -> None:
+    """Take scans with header fields and bodies changed by the strategies of `mutations`."""
+    while not run.ended:  # many of the scans that are drawn were drawn before
+        for files in draw(run.seed, min(1000, 2 * (run.count - run.tally.scans)), random_seed):
+            run.take(files)
+        random_seed += 1_000_000
+
+
+def draw(seed: Seed, count: int, random_seed: int) -> list[Files]:
+    """Return so many hostile scans, which depend on the seeds alone; some are equal."""
+    scans: list[Files] = []
 
     @hypothesis.seed(random_seed)
     @hypothesis.settings(
@@ -70,29 +97,30 @@ def by_hypothesis(run: Run, count: int, random_seed: int) -> None:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @hypothesis.given(hostile(run.seed))
-    def take(files: Files) -> None:
-        run.take(files)
+    @hypothesis.given(hostile(seed))
+    def keep(files: Files) -> None:
+        scans.append(files)
 
-    take()
+    keep()
+    return scans
 
 
-def by_atheris(run: Run, count: int, random_seed: int) -> None:
-    """Take so many scans whose bytes libFuzzer mutates, guided by the branches that the readers take."""
+def by_atheris(run: Run, random_seed: int) -> None:
+    """Take scans whose bytes libFuzzer mutates, guided by the branches that the readers take; ends the process."""
     import atheris
 
     corpus = run.folder / "corpus"
     corpus.mkdir(exist_ok=True)
-    mutated = run.seed.headers[0] if run.seed.scan else run.seed.headers[len(run.seed.headers) // 2]
+    mutated = run.seed.headers[len(run.seed.headers) // 2]
     (corpus / "seed").write_bytes(run.seed.files[mutated])
 
     def take(content: bytes) -> None:
         run.take({**run.seed.files, mutated: content})
-        if run.out_of_time:
+        if run.ended:
             os._exit(0)
 
-    options = [f"-runs={count}", f"-seed={random_seed + 1}", f"-max_len={LARGEST_BYTES}", "-timeout=0"]
-    quiet = ["-verbosity=0", "-print_final_stats=0", "-rss_limit_mb=0", "-handle_segv=0", "-handle_abrt=0"]
+    options = [f"-seed={random_seed + 1}", f"-max_len={LARGEST_BYTES}", "-timeout=0", "-rss_limit_mb=0"]
+    quiet = ["-verbosity=0", "-print_final_stats=0", "-handle_segv=0", "-handle_abrt=0"]
     atheris.Setup([sys.argv[0], *options, *quiet, str(corpus)], take)
     atheris.Fuzz()
 

@@ -26,8 +26,7 @@ def main(
     with instrumented:
         from tests.fuzz.engines import ENGINES, Run
         from tests.fuzz.seeds import make_seed
-    run = Run(make_seed(form), folder, findings, until)
-    ENGINES[engine](run, count, random_seed)
+    ENGINES[engine](Run(make_seed(form), folder, findings, count, until), random_seed)
 
 
 if __name__ == "__main__":
