@@ -111,7 +111,7 @@ fuzz: $(VENV)/dev.stamp
 
 # One process: CI runs it beside the sanitizers.
 fuzz-smoke: $(VENV)/dev.stamp
-	$(BIN)/python -m tests.fuzz --seconds 120 --jobs 1 --scans 840 --out build/fuzz-smoke
+	$(BIN)/python -m tests.fuzz --engines both --scans 560 --seconds 150 --jobs 1 --out build/fuzz-smoke
 
 # One thread: the processes are forked, which threads would not survive.
 kills: $(VENV)/dev.stamp

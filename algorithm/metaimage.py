@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 LONGEST_HEADER_BYTES = 1 << 20
 SHOWN = 80
 LONGEST_NAME = 255
+LONGEST_VALUE = 2000  # MetaIO keeps them in buffers of fixed size
 MOST_AXES = 7
 # Bytes of an element, as MetaIO has them.
 TYPES = {
@@ -185,8 +186,9 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         at = end + 1
         if not separator:
             break
-        if key.strip() in fields:
-            raise InputError(f"{path} has a damaged header: {key.strip()} stands there twice")
+        if key.strip() in fields or len(value) > LONGEST_VALUE:
+            what = "stands there twice" if key.strip() in fields else "is too long"
+            raise InputError(f"{path} has a damaged header: {key.strip()[:SHOWN]} {what}")
         fields[key.strip()] = value.strip()
         if key.strip() == "ElementDataFile":
             return fields, at

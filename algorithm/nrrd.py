@@ -9,11 +9,18 @@ from pathlib import Path
 from algorithm import payload
 from algorithm.errors import InputError
 from algorithm.itk import check_size
-from algorithm.metaimage import LONGEST_HEADER_BYTES, WHOLE, data_file_beside, finite_numbers, shown
+from algorithm.metaimage import LONGEST_HEADER_BYTES, SHOWN, WHOLE, data_file_beside, finite_numbers, shown
 from algorithm.payload import Header
 
 log = logging.getLogger(__name__)
 
+# Of teem.sourceforge.net/nrrd/format.html. Teem trusts what follows a known name: digits without end have ended it.
+FIELDS = (
+    "content|number|type|block ?size|dimension|space|space dimension|sizes|spacings|thicknesses|axis ?mins|axis ?maxs|"
+    "space directions|centers|centerings|kinds|labels|units|min|max|old ?min|old ?max|data ?file|endian|encoding|"
+    "line ?skip|byte ?skip|sample ?units|space units|space origin|measurement frame"
+)
+LONGEST_VALUE = 500
 ENCODINGS = ("raw", "gzip", "gz")
 ANATOMICAL_SPACES = (
     "left-posterior-superior",
@@ -37,8 +44,7 @@ def check_header(path: Path) -> Header:
         raise InputError(f"{path} is not an NRRD, or its header is damaged")
     blank = re.search(rb"\r?\n\r?\n", raw)
     end = blank.end() if blank else len(raw)
-    lines = [line.partition(": ") for line in raw[:end].decode("ascii", "backslashreplace").splitlines()]
-    fields = {key.lower(): value.strip() for key, colon, value in lines if colon}
+    fields = _fields(path, raw[:end])
     if not fields.keys() & {"space directions", "spacings"}:
         raise InputError(f"{path} states no spacing ('space directions' is missing from its header); add it")
     _check_grid(path, fields)
@@ -49,6 +55,24 @@ def check_header(path: Path) -> Header:
         )
     name = fields.get("data file", fields.get("datafile", ""))
     return Header(fields, data_file_beside(path, name), 0) if name else Header(fields, path, end)
+
+
+def _fields(path: Path, header: bytes) -> dict[str, str]:
+    """Return the fields by their names in lower case; InputError for what is no field, too long, or there twice."""
+    fields: dict[str, str] = {}
+    for line in header.decode("ascii", "backslashreplace").splitlines()[1:]:
+        key, colon, value = line.partition(": ")
+        if not line or line.startswith("#") or ":=" in key:  # a comment, or a pair that is of no field
+            continue
+        key = key.lower()
+        if not colon or not re.fullmatch(FIELDS, key) or key in fields or len(value) > LONGEST_VALUE:
+            raise InputError(
+                f"{path} has a damaged header: {line[:SHOWN]!r} is no field, too long, or there twice"
+            )
+        fields[key] = value.strip()
+        if key in ("data file", "datafile") and value.startswith("LIST"):
+            break  # the names of several files follow, which are refused
+    return fields
 
 
 def _check_grid(path: Path, fields: dict[str, str]) -> None:

@@ -324,13 +324,22 @@ def test_pixel_spacing_must_be_positive(
     assert f"PixelSpacing must be > 0, got ({spacing[0]:g}, 1) mm in " in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("keep", [0, 100, 140, 400, -20])
-def test_a_cut_off_slice_is_named(tmp_path: Path, volume: NDArray[np.uint16], keep: int) -> None:
+@pytest.mark.parametrize(
+    ("keep", "why"),
+    [
+        (0, ""),
+        (100, ": it ends amid an element"),
+        (140, ": it ends amid an element"),
+        (400, ": it ends amid an element"),
+        (-20, ": (7fe0,0010) claims 70 bytes, more than are left"),
+    ],
+)
+def test_a_cut_off_slice_is_named(tmp_path: Path, volume: NDArray[np.uint16], keep: int, why: str) -> None:
     write_series(tmp_path, volume)
     broken = tmp_path / "001.dcm"
     broken.write_bytes(broken.read_bytes()[:keep])
     assert refusal(tmp_path) == (
-        f"{broken} is not a readable DICOM image (empty, truncated or damaged); "
+        f"{broken} is not a readable DICOM image (empty, truncated or damaged{why}); "
         "restore it, or remove it if it is no slice of the scan"
     )
 

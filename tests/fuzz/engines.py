@@ -125,4 +125,12 @@ def by_atheris(run: Run, random_seed: int) -> None:
     atheris.Fuzz()
 
 
-ENGINES = {"hypothesis": by_hypothesis, "atheris": by_atheris}
+def by_both(run: Run, random_seed: int) -> None:
+    """Take half of the scans from either, in one process, which starts in less time than two; ends the process."""
+    count, run.count = run.count, run.count // 2
+    by_hypothesis(run, random_seed)
+    run.count = count
+    by_atheris(run, random_seed)
+
+
+ENGINES = {"hypothesis": by_hypothesis, "atheris": by_atheris, "both": by_both}

@@ -88,6 +88,25 @@ METAIMAGE_FIELDS = (
     "HeaderSize",
     "ElementToIntensityFunctionSlope",
     "ElementDataFile",
+    *(
+        "ObjectType",
+        "ObjectSubType",
+        "Comment",
+        "Name",
+        "ID",
+        "Color",
+        "CenterOfRotation",
+        "AnatomicalOrientation",
+    ),
+    *(
+        "BinaryData",
+        "ElementNBits",
+        "ElementMin",
+        "ElementMax",
+        "Modality",
+        "SequenceID",
+        "CompressedDataDelta",
+    ),
 )
 NRRD_FIELDS = (
     "dimension",
@@ -106,6 +125,8 @@ NRRD_FIELDS = (
     "data file",
     "content",
     "old min",
+    *("number", "min", "max", "centers", "labels", "units", "thicknesses", "space dimension", "space units"),
+    *("sample units", "measurement frame", "axis mins", "# comment", "key:=", "no field"),
 )
 # Of nifti1.h: where a field stands, and its type.
 NIFTI_FIELDS = (

@@ -16,7 +16,7 @@ def main(
     form: str, engine: str, count: int, random_seed: int, folder: Path, findings: Path, until: float
 ) -> None:
     """Import what is to be fuzzed, instrumented where branches guide the mutations, and begin."""
-    if engine == "atheris":
+    if engine != "hypothesis":
         import atheris
 
         # What is read in Python; ITK and GDCM are not instrumented.
