@@ -329,8 +329,8 @@ def test_pixel_spacing_must_be_positive(
     [
         (0, ""),
         (100, ": it ends amid an element"),
-        (140, ": it ends amid an element"),
-        (400, ": it ends amid an element"),
+        (140, ": (0002,0000) claims 4 bytes, more than are left"),
+        (400, ": (0020,000d) claims 24 bytes, more than are left"),
         (-20, ": (7fe0,0010) claims 70 bytes, more than are left"),
     ],
 )

@@ -6,20 +6,26 @@ The tally is written after each scan, so that nothing is lost when a scan ends t
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 import hypothesis
 from hypothesis import HealthCheck, Phase
 
+from algorithm import dicom, dicom_elements, geometry, images, metaimage, nifti, nrrd, payload
 from tests.fuzz.mutations import hostile
 from tests.fuzz.seeds import Files, Seed
 from tests.fuzz.tally import TALLY, TARGETS, Tally
 from tests.fuzz.targets import Targets, Verdict
 
 LARGEST_BYTES = 1 << 17
+# What is read in Python, whose branches guide mutations; ITK and GDCM are not instrumented.
+READERS = (dicom, dicom_elements, geometry, images, metaimage, nifti, nrrd, payload)
 
 
 class Run:
@@ -112,17 +118,39 @@ def by_atheris(run: Run, random_seed: int) -> None:
     corpus = run.folder / "corpus"
     corpus.mkdir(exist_ok=True)
     mutated = run.seed.headers[len(run.seed.headers) // 2]
-    (corpus / "seed").write_bytes(run.seed.files[mutated])
+    sound = run.seed.files[mutated]
+    (corpus / "seed").write_bytes(sound)
 
     def take(content: bytes) -> None:
+        if content == sound:  # whose branches libFuzzer must see, to mutate it and not the empty file
+            run.targets.judge(run.seed, run.seed.files)
         run.take({**run.seed.files, mutated: content})
         if run.ended:
             os._exit(0)
 
-    options = [f"-seed={random_seed + 1}", f"-max_len={LARGEST_BYTES}", "-timeout=0", "-rss_limit_mb=0"]
-    quiet = ["-verbosity=0", "-print_final_stats=0", "-handle_segv=0", "-handle_abrt=0"]
-    atheris.Setup([sys.argv[0], *options, *quiet, str(corpus)], take)
+    options = [f"-seed={random_seed + 1}", f"-max_len={LARGEST_BYTES}", "-len_control=0"]
+    guards = [
+        "-timeout=600",
+        "-rss_limit_mb=0",
+        "-handle_segv=0",
+        "-handle_abrt=0",
+    ]  # the campaign has its own
+    for function in _functions(READERS):
+        atheris.instrument_func(function)
+    atheris.Setup(
+        [sys.argv[0], *options, *guards, "-verbosity=0", f"-artifact_prefix={run.folder}/", str(corpus)], take
+    )
     atheris.Fuzz()
+
+
+def _functions(modules: Sequence[ModuleType]) -> Iterator[FunctionType]:
+    """Yield the functions and methods that are written in these modules."""
+    for module in modules:
+        for value in vars(module).values():
+            members = vars(value).values() if inspect.isclass(value) else (value,)
+            for member in map(inspect.unwrap, filter(callable, members)):
+                if inspect.isfunction(member) and member.__module__ == module.__name__:
+                    yield member
 
 
 def by_both(run: Run, random_seed: int) -> None:
