@@ -16,7 +16,9 @@ from algorithm.errors import InputError
 
 PREAMBLE_BYTES = 132
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
-LONG_KINDS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+# Value representations whose length takes four bytes, and those whose length takes two.
+LONG_KINDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
+SHORT_KINDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
 UNDEFINED = 0xFFFFFFFF
 META, PIXELS = 0x0002, (0x7FE0, 0x0010)
 SYNTAX = (0x0002, 0x0010)
@@ -129,6 +131,8 @@ class _Walk:
         kind = self._read(at + 4, 2)
         if kind in LONG_KINDS:
             return self._inside(Element(tag, kind, at + 12, self._number("I", at + 8)))
+        if kind not in SHORT_KINDS:  # GDCM would go on elsewhere than this walk
+            raise _DamagedError(f"{_name(tag)} has no known value representation")
         return self._inside(Element(tag, kind, at + 8, self._number("H", at + 6)))
 
     def _inside(self, element: Element) -> Element:

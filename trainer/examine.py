@@ -165,9 +165,10 @@ def examine(job: Job) -> Examined:
 def _digest(orientation: Orientation, voxels: NDArray[Any]) -> str:
     """Return the sha256 of the voxels (c, z, y, x) as float32 in canonical order."""
     digest = hashlib.sha256()
-    for channel in voxels:
-        for plane in orientation.view(channel):
-            digest.update(np.ascontiguousarray(plane, np.float32).data)
+    with np.errstate(over="ignore"):  # of float64
+        for channel in voxels:
+            for plane in orientation.view(channel):
+                digest.update(np.ascontiguousarray(plane, np.float32).data)
     return digest.hexdigest()
 
 
@@ -230,9 +231,8 @@ def _measure(
         for plane, of_plane in zip(
             voxels, labels, strict=True
         ):  # a plane at a time: bins take eight bytes a voxel
-            bins = np.clip((plane.astype(np.float32) - LOWEST_HU) // HU_A_BIN + 1, 0, BINS + 1).astype(
-                np.int64
-            )
+            within = np.clip(plane, LOWEST_HU - HU_A_BIN, HIGHEST_HU).astype(np.float32)
+            bins = ((within - LOWEST_HU) // HU_A_BIN + 1).astype(np.int64)
             bins += of_plane.astype(np.int64) * (BINS + 2)
             counts += np.bincount(bins.reshape(-1), minlength=counts.size).reshape(counts.shape)
             inside += np.bincount(of_plane[(plane >= low) & (plane <= high)], minlength=classes)

@@ -256,6 +256,10 @@ DAMAGED_ELEMENTS = {
         sequence(item(struct.pack("<HH2sHI", 0x0041, 0x10, b"OB", 0, 40))),
         "(0041,0010) claims 40 bytes, more than are left",
     ),
+    "no kind": (
+        struct.pack("<HH2sH", 0x0041, 0x10, b"\0\0", 0),
+        "(0041,0010) has no known value representation",
+    ),
     "an item that is none": (sequence(INNER), "(0040,0275) is no sequence of items"),
     "a sequence without an end": (sequence(item(INNER + ITEM_END, OPEN), OPEN), "is no sequence of items"),
     "sequences without an end": (nested(5000), "sequences in each other more than 32 deep"),

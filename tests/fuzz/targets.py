@@ -208,7 +208,8 @@ class Targets:
             return True
         if status != 1:
             raise AssertionError(f"exit status {status}")
-        _one_sentence(_last_line(said), scan)
+        of_all_scans = "training patches are all of one value" in _last_line(said)
+        _one_sentence(_last_line(said), scan, named=not of_all_scans)
         return False
 
     def _as_dataset(self, scan: Path) -> None:

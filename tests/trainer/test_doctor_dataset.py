@@ -205,6 +205,16 @@ def test_voxels_that_are_no_number_are_counted_and_the_rest_is_examined(task: Pa
     assert "have a label without a foreground voxel" in of(found, "warning")[0]
 
 
+def test_a_number_beyond_float32_is_examined_like_any(task: Path) -> None:
+    """pytest turns the warning of a cast into an error."""
+    scan = body().astype(np.float64)
+    scan[0, 0, 0] = 1e300
+    write(task / "imagesTr" / "a.nii.gz", scan)
+    assert any(
+        "beyond HU" in said or "hardly a value" in said for said in of(check(task, threads=1), "error")
+    )
+
+
 def test_the_same_scan_in_another_type_and_order_is_found(task: Path) -> None:
     whole = np.round(body()).astype(np.int16)
     write(task / "imagesTr" / "b.nii.gz", whole)
