@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke kills long-run container-test licences clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -22,6 +22,7 @@ help:
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
 	@echo "make fuzz            20,000 hostile scans through all that reads scans: the table in docs/RELIABILITY.md (about 20 minutes)"
+	@echo "make fuzz-kernels    each kernel under sanitizers with arguments that libFuzzer makes, CALLS=20000 times (about 10 minutes)"
 	@echo "make kills           every verb killed at 50 random moments and continued: the table in docs/RELIABILITY.md (about 20 minutes)"
 	@echo "make long-run        500 predictions in one process, twice: memory, file handles and threads"
 	@echo "make container-test  the container, built and run on real and hostile input"
@@ -112,6 +113,10 @@ fuzz: $(VENV)/dev.stamp
 # One process: CI runs it beside the sanitizers.
 fuzz-smoke: $(VENV)/dev.stamp
 	$(BIN)/python -m tests.fuzz --engines both --scans 560 --seconds 150 --jobs 1 --out build/fuzz-smoke
+
+CALLS ?= 20000
+fuzz-kernels: $(VENV)/dev.stamp
+	PATH="$(abspath $(BIN)):$$PATH" tests/sanitize.sh address,undefined $(CALLS)
 
 # One thread: the processes are forked, which threads would not survive.
 kills: $(VENV)/dev.stamp

@@ -2,11 +2,14 @@
 # Build the kernels with sanitizers and run their tests against that build:
 #   tests/sanitize.sh address,undefined
 #   tests/sanitize.sh thread
+# or call each of them with arguments that libFuzzer makes, so many times:
+#   tests/sanitize.sh address,undefined 20000
 # The tests that start another Python are left out: they import the installed build. PYTHON chooses the interpreter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 sanitizers=${1:?"say which: address,undefined or thread"}
+calls=${2:-}
 python=${PYTHON:-python}
 build=build/sanitize-${sanitizers%%,*}
 
@@ -23,10 +26,17 @@ esac
 compiler=$(sed -n 's/^CMAKE_CXX_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
 
 # Python itself is not instrumented, hence the preload; it never frees everything at exit, hence no leak check.
-env LD_PRELOAD="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name=libstdc++.so)" \
-    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-    TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1 OPENBLAS_NUM_THREADS=1 \
-    "$python" - "$build"/_core.*.so <<'PROGRAM'
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
+export TSAN_OPTIONS=halt_on_error=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1 OPENBLAS_NUM_THREADS=1
+preload="$("$compiler" -print-file-name=$runtime) $("$compiler" -print-file-name=libstdc++.so)"
+
+if [ -n "$calls" ]; then
+    exec env LD_PRELOAD="$preload" UBSAN_OPTIONS=halt_on_error=1 \
+        "$python" -m tests.fuzz.kernels --runs "$calls" --build "$build"/_core.*.so
+fi
+
+env LD_PRELOAD="$preload" "$python" - "$build"/_core.*.so <<'PROGRAM'
 import importlib.util
 import sys
 

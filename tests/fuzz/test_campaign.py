@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from tests.fuzz.seeds import SEEDS, make_seed
 from tests.fuzz.targets import Targets, Verdict
 
 FAR = time.time() + 1e6
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -224,3 +227,34 @@ def test_a_campaign_of_both_engines(
     assert lines[2].startswith("| nii | hypothesis | 4 |")
     assert lines[3].startswith("| nii | atheris | 4 |")
     assert lines[4].startswith("| all |  | 8 |")
+
+
+PLANTED = """
+import voxelcore._core as core
+
+def uniform(**arguments):
+    raise ZeroDivisionError("planted")
+
+core.uniform = uniform
+from tests.fuzz.kernels import fuzz
+fuzz("uniform", 200)
+"""
+
+
+def test_a_kernel_that_answers_otherwise_is_found(tmp_path: Path) -> None:
+    def ended(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    assert ended("-m", "tests.fuzz.kernels", "--kernel", "uniform", "--runs", "200").returncode == 0
+    planted = ended("-c", PLANTED)
+    assert planted.returncode != 0
+    assert "ZeroDivisionError: planted" in planted.stderr + planted.stdout
+    assert list((tmp_path / "build" / "fuzz-kernels").glob("uniform-*"))
