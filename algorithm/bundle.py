@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import lzma
 import math
 import tarfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from algorithm.intensities import NORMALISATIONS, Normalisation
 from algorithm.locate import CoarseToFine
 from algorithm.network import UNet3D, unmet_by
 from algorithm.postprocessing import Postprocessing
+from algorithm.tarball import members, open_tarball
 
 # Bundles of z-scores have the second version, so that a release that would take them for HU refuses them.
 FORMAT_VERSIONS = (1, 2)
@@ -45,6 +44,7 @@ LARGEST_BYTES = 4 << 30
 LARGEST_DESCRIPTION = 16 << 20
 BESIDE_TENSORS = 1 << 20  # the names and shapes at the start of the weights
 WIDEST_NUMBER = 8  # bytes of a float64
+LONGEST_NAME = 100
 LARGEST_PATCH = 1 << 25  # eight of 160 x 160 x 160
 LARGEST_HU = 1e6
 Blend = Literal["centre", "gaussian"]
@@ -261,23 +261,10 @@ def _tarball_reader(path: Path) -> Read:
 
     def read(name: str, most: int) -> bytes:
         content = None
-        try:
-            with tarfile.open(path) as archive:
-                for member in archive:
-                    if member.offset_data + member.size > 2 * LARGEST_BYTES:
-                        raise InputError(
-                            f"{path} unpacks to more than {2 * LARGEST_BYTES} bytes, which is no bundle"
-                        )
-                    if Path(member.name).name == name:
-                        content = _of_member(archive, member, most, path / name)
-                # The checksum of a compressed tarball is at its very end.
-                while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                    if archive.fileobj.tell() > 2 * LARGEST_BYTES:
-                        raise InputError(
-                            f"{path} unpacks to more than {2 * LARGEST_BYTES} bytes, which is no bundle"
-                        )
-        except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-            raise InputError(f"{path} is not a readable tarball of a model bundle: {error}") from None
+        with open_tarball(path) as archive:
+            for member in members(archive, path):
+                if Path(member.name).name == name:
+                    content = _of_member(archive, member, most, path / name)
         if content is not None:
             return content
         raise InputError(f"{path} holds no {name}: make the tarball of RUN/bundle with both of its files")
@@ -340,12 +327,17 @@ class _Fields:
 
     def names(self, key: str, what: str) -> tuple[str, ...]:
         value = self.get(key, list, what)
-        if not value or not all(isinstance(item, str) for item in value):
+        if not value or not all(isinstance(item, str) and _is_name(item) for item in value):
             raise self.wrong(key, what)
         return tuple(value)
 
     def wrong(self, key: str, what: str) -> InputError:
         return InputError(f"{self.file}: '{key}' must be {what}, got {json.dumps(self.values[key])[:80]}")
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a label or a channel may be called so, on a terminal and in a table."""
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
 _NORMALISATION = " or ".join(f"'{name}'" for name in NORMALISATIONS)

@@ -22,6 +22,7 @@ from algorithm.dicom_elements import check_elements, damaged
 from algorithm.errors import InputError
 from algorithm.geometry import ORTHONORMAL_TOLERANCE, Geometry, numbers
 from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
+from algorithm.memory import check_memory
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,10 @@ STEP_TOLERANCE = 0.1
 ROUNDED_MM = 0.1
 SHIFT_TOLERANCE = 0.5
 SAME_POSITION_MM = 0.01
+
+# Noise keeps a scan of a patient from being compressed to less than a twentieth; slices of nothing but air may be.
+LARGEST_RATIO = 500
+ANY_SERIES_BYTES = 64 << 20
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 NOT_AN_IMAGE = (
@@ -72,12 +77,21 @@ def read_series(folder: Path) -> sitk.Image:
     slices, geometry = series_slices(folder)
     dtype = np.result_type(*(one.dtype for one in slices))
     kind = next(kind for kind, known in PIXEL_TYPES.items() if known == dtype)
-    image = sitk.Image(geometry.shape_zyx[::-1], kind)
+    check_memory(folder, math.prod(geometry.shape_zyx) * dtype.itemsize)
     with quiet():
+        _pixels(slices[0])  # before anything is reserved for all
+        image = _empty(folder, geometry, kind)
         for number, one in enumerate(slices):  # a volume beside the image would double what a deep scan takes
             image[:, :, number : number + 1] = sitk.GetImageFromArray(_pixels(one)[np.newaxis].astype(dtype))
     geometry.set_on(image)
     return image
+
+
+def _empty(folder: Path, geometry: Geometry, kind: int) -> sitk.Image:
+    try:
+        return sitk.Image(geometry.shape_zyx[::-1], kind)
+    except (RuntimeError, MemoryError):
+        raise MemoryError(f"{folder}: memory ran out") from None
 
 
 def series_geometry(folder: Path) -> Geometry:
@@ -117,7 +131,13 @@ def series_slices(folder: Path) -> tuple[list[Slice], Geometry]:
     x, y, z = positions[0].tolist()
     step = (heights[-1] - heights[0]) / (len(slices) - 1) if len(slices) > 1 else _thickness(folder, first)
     shape = len(slices), height, width
-    check_size(folder, shape, max(one.dtype.itemsize for one in slices))
+    wanted = check_size(folder, shape, max(one.dtype.itemsize for one in slices))
+    there = sum(one.path.stat().st_size for one in slices)
+    if wanted > LARGEST_RATIO * there + ANY_SERIES_BYTES:
+        raise InputError(
+            f"{folder} claims {wanted >> 20} MiB of pixels in files of {there >> 10} KiB, which no scan is compressed "
+            "to; export it anew"
+        )
     direction = np.column_stack([along_row, down_column, normal])
     try:
         geometry = Geometry(shape, (float(step), row, column), (x, y, z), tuple(direction.ravel().tolist()))
@@ -152,7 +172,7 @@ def _header(path: Path) -> Slice | None:
         return None
     reader = _reader(path)
     try:
-        check_elements(path)
+        stated = check_elements(path)
         with ONE_AT_A_TIME:
             reader.ReadImageInformation()
     except (InputError, RuntimeError) as error:
@@ -162,6 +182,8 @@ def _header(path: Path) -> Slice | None:
     if _tag(reader, "0008|0016").startswith(NOT_AN_IMAGE):
         return None
     size = reader.GetSize()
+    if tuple(size[:2]) != stated:
+        raise damaged(path, f": {size[0]} x {size[1]} pixels, and it claims {stated[0]} x {stated[1]}")
     for key, name in (("0028|1052", "RescaleIntercept"), ("0028|1053", "RescaleSlope")):
         _numbers(path, reader, key, name, 1)
     allocated, stored = (_tag(reader, key) or "0" for key in ("0028|0100", "0028|0101"))

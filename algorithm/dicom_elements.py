@@ -15,7 +15,10 @@ from typing import BinaryIO
 from algorithm.errors import InputError
 
 PREAMBLE_BYTES = 132
-IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+IMPLICIT = ("1.2.840.10008.1.2", "1.2.840.113619.5.2")  # the second is of General Electric
+BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+# JPEG, JPEG-LS and JPEG 2000 (PS3.5, annex A.4): their streams state a size of their own.
+CODESTREAMS = ("1.2.840.10008.1.2.4.",)
 # Value representations whose length takes four bytes, and those whose length takes two.
 LONG_KINDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 SHORT_KINDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
@@ -27,6 +30,9 @@ READ = (SYNTAX, SAMPLES, FRAMES, ROWS, COLUMNS, ALLOCATED)
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 DEEPEST = 32
 MOST_ELEMENTS = 200_000
+MOST_AFTER_PIXELS = 8  # bytes that are no element, such as the newline of a careless export
+STREAM_HEAD_BYTES = 1 << 16
+STREAM_END = b"\xff\xd9"
 # Eight times a slice of 2048 x 2048 pixels of 16 bits: whatever it is compressed to, GDCM unpacks the whole.
 LARGEST_SLICE_BYTES = 64 << 20
 Tag = tuple[int, int]
@@ -46,15 +52,18 @@ class _DamagedError(Exception):
     """What is wrong with a file, as a clause."""
 
 
-def check_elements(path: Path) -> None:
-    """Raise InputError unless every element of a DICOM file lies within it, and its pixels are as many as it says.
+def check_elements(path: Path) -> tuple[int, int]:
+    """Return columns and rows of a DICOM file whose elements lie within it, and whose pixels are as many as it says.
 
-    Refused are values and sequences that are longer than the file, sequences in each other more than 32 deep, fewer
-    bytes of pixels than rows, columns, bits, samples and frames make, and more than 64 MiB of them in one file.
+    Raises:
+        InputError: values and sequences that are longer than the file, sequences in each other more than 32 deep, fewer
+            bytes of pixels than rows, columns, bits, samples and frames make, more than 64 MiB of them in one file, or
+            compressed pixels whose stream is of another size or has no end.
+
     """
     try:
         with path.open("rb") as file:
-            _Walk(file, path.stat().st_size).check()
+            return _Walk(file, path.stat().st_size).check()
     except _DamagedError as damage:
         raise damaged(path, f": {damage}") from None
 
@@ -72,19 +81,21 @@ class _Walk:
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
-        self.order, self.explicit = "<", True
+        self.order, self.explicit, self.syntax = "<", True, ""
         self.seen, self.pixels_seen = 0, False
         self.values: dict[Tag, bytes] = {}
 
-    def check(self) -> None:
-        """Raise _DamagedError where the file is shorter than it says."""
+    def check(self) -> tuple[int, int]:
+        """Return columns and rows; raise _DamagedError where the file is shorter than it says."""
         at = self._meta()
-        syntax = self.values.get(SYNTAX, b"").decode("ascii", "replace").strip("\0 ")
-        if syntax == DEFLATED:
+        self.syntax = self.values.get(SYNTAX, b"").decode("ascii", "replace").strip("\0 ")
+        if self.syntax == DEFLATED:
             raise _DamagedError("its elements are deflated, which is not supported")
-        self.explicit = syntax != IMPLICIT if syntax else self._looks_explicit(at)
-        self.order = ">" if syntax == BIG_ENDIAN else "<"
+        # Some scanners wrote implicit elements whatever they said.
+        self.explicit = self.syntax not in IMPLICIT and self._looks_explicit(at)
+        self.order = ">" if self.syntax == BIG_ENDIAN else "<"
         self._walk(at, self.size, 0)
+        return self._short(COLUMNS, 0), self._short(ROWS, 0)
 
     def _meta(self) -> int:
         """Walk over the group 0002, which is explicit and little endian; return where the rest begins."""
@@ -101,11 +112,12 @@ class _Walk:
 
     def _walk(self, at: int, end: int, depth: int, *, item: bool = False) -> int:
         """Walk over elements from `at` to `end`, or of an item of undefined length to its delimiter; return the end."""
-        while at < end and not (depth == 0 and self.pixels_seen and self._only_zeros(at)):
+        while at < end and not (depth == 0 and self.pixels_seen and self._only_padding(at)):
             element = self._element(at)
             if item and element.tag == ITEM_END:
                 return element.start
-            self._keep(element)
+            if depth == 0:  # an icon or a referenced image has a size, too
+                self._keep(element)
             stop = end if element.length == UNDEFINED else element.start + element.length
             if stop > end:
                 raise _DamagedError(f"{_name(element.tag)} claims {element.length} bytes, more than are left")
@@ -113,7 +125,7 @@ class _Walk:
                 self.pixels_seen = True
                 self._check_pixels(element)
             if element.tag == PIXELS and element.length == UNDEFINED:
-                stop = self._fragments_end(element.start)
+                stop = self._fragments(element.start)[1]
             elif element.kind == b"SQ" or element.length == UNDEFINED:
                 stop = self._items(element, stop, depth)
             at = stop
@@ -121,10 +133,13 @@ class _Walk:
             raise _DamagedError("an item has no end")
         return at
 
-    def _element(self, at: int) -> Element:
+    def _count(self) -> None:
         self.seen += 1
         if self.seen > MOST_ELEMENTS:
             raise _DamagedError(f"it has more than {MOST_ELEMENTS} elements")
+
+    def _element(self, at: int) -> Element:
+        self._count()
         tag = self._tag(at)
         if tag[0] == 0xFFFE or not self.explicit:
             return Element(tag, b"", at + 8, self._number("I", at + 4))
@@ -150,8 +165,10 @@ class _Walk:
         at, closed = sequence.start, sequence.length != UNDEFINED
         while not (closed and at == end):
             item = self._element(at)
-            if item.tag == SEQUENCE_END and not closed:
+            if item.tag == SEQUENCE_END:
                 at = item.start
+                if closed and at < end:  # superfluous, but seen
+                    continue
                 break
             open_item = item.length == UNDEFINED
             stop = end if open_item else item.start + item.length
@@ -161,15 +178,17 @@ class _Walk:
         self.explicit = explicit
         return at
 
-    def _fragments_end(self, at: int) -> int:
-        """Return where encapsulated pixels end."""
+    def _fragments(self, at: int) -> tuple[list[tuple[int, int]], int]:
+        """Return where the items of encapsulated pixels lie and how long they are, and where the pixels end."""
+        items = []
         while (tag := self._tag(at)) != SEQUENCE_END:
+            self._count()
             length = self._number("I", at + 4)
             if tag != ITEM or at + 8 + length > self.size:
                 raise _DamagedError("its compressed pixels are cut off")
+            items.append((at + 8, length))
             at += 8 + length
-            self.seen += 1
-        return at + 8
+        return items, at + 8
 
     def _check_pixels(self, pixels: Element) -> None:
         """Raise _DamagedError unless the pixels are there and no more than a slice has."""
@@ -177,15 +196,37 @@ class _Walk:
         frames = self.values.get(FRAMES, b"1").decode("ascii", "replace").strip("\0 ") or "1"
         if not (frames.isascii() and frames.isdecimal() and len(frames) < 10):
             raise _DamagedError(f"it claims {frames!r} frames")
-        count = rows * columns * self._short(SAMPLES, 1)
+        samples = self._short(SAMPLES, 1)
+        count = rows * columns * samples
         if math.ceil(count * allocated / 8) > LARGEST_SLICE_BYTES:
             raise _DamagedError(f"it claims {columns} x {rows} pixels of {allocated} bits, which is no slice")
         wanted = count * int(frames) * allocated // 8
+        if samples == 3:  # colours may be kept at half the resolution
+            wanted //= 2
         if pixels.length != UNDEFINED and pixels.length < wanted:
             raise _DamagedError(f"it claims {wanted} bytes of pixels, and {pixels.length} are there")
+        if pixels.length == UNDEFINED and self.syntax.startswith(CODESTREAMS):
+            self._check_stream(
+                [item for item in self._fragments(pixels.start)[0][1:] if item[1]], columns, rows
+            )
 
-    def _only_zeros(self, at: int) -> bool:
-        """Return whether nothing but padding follows, as some exports leave it."""
+    def _check_stream(self, fragments: list[tuple[int, int]], columns: int, rows: int) -> None:
+        """Raise _DamagedError unless compressed pixels are as many as the elements say, and the stream has an end."""
+        if not fragments:
+            raise _DamagedError("its compressed pixels are not there")
+        (first, length), (last, its_length) = fragments[0], fragments[-1]
+        size = stream_size(self._read(first, min(length, STREAM_HEAD_BYTES)))
+        if size != (columns, rows):
+            stated = "of no size" if size is None else f"{size[0]} x {size[1]}"
+            raise _DamagedError(f"its compressed pixels are {stated}, and it claims {columns} x {rows}")
+        tail = self._read(max(last, last + its_length - 64), min(its_length, 64))
+        if not tail.rstrip(b"\0").endswith(STREAM_END):
+            raise _DamagedError("its compressed pixels are cut off")
+
+    def _only_padding(self, at: int) -> bool:
+        """Return whether nothing but zeros or a few bytes follow, as some exports leave them."""
+        if self.size - at < MOST_AFTER_PIXELS:
+            return True
         self.file.seek(at)
         while piece := self.file.read(1 << 16):
             if piece.strip(b"\0"):
@@ -220,3 +261,24 @@ class _Walk:
 
 def _name(tag: Tag) -> str:
     return f"({tag[0]:04x},{tag[1]:04x})"
+
+
+def stream_size(head: bytes) -> tuple[int, int] | None:
+    """Return width and height that a JPEG, JPEG-LS or JPEG 2000 stream states at its start, None where it states none.
+
+    The markers are those of ISO/IEC 10918-1 (B.2.2), 14495-1 (C.2.2) and 15444-1 (A.5.1).
+    """
+    if head.startswith(b"\xff\x4f\xff\x51") and len(head) >= 24:
+        right, bottom, left, top = struct.unpack_from(">4I", head, 8)
+        return right - left, bottom - top
+    at = 2
+    while head.startswith(b"\xff\xd8") and at + 9 <= len(head) and head[at] == 0xFF:
+        marker = head[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = struct.unpack_from(">2H", head, at + 5)
+            return width, height
+        else:
+            at += 2 + int(struct.unpack_from(">H", head, at + 2)[0])
+    return None

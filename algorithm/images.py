@@ -35,6 +35,7 @@ from algorithm.itk import (
     reason,
     wanted_volume,
 )
+from algorithm.memory import check_memory
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ WRITABLE = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 # The longest side of a volume: a patient is shorter than 10 m, and a side of under 1 mm means spacing in
 # metres.
 LONGEST_SIDE_MM = (1.0, 10_000.0)
-LARGEST_M3 = 8.0  # a scan of a whole body has about 1
+LARGEST_M3 = 2.0  # a scan of a whole body has about 1
+LONGEST_SPACING_MM = 50.0
 
 # A written header must say the grid within these. NIfTI keeps float32: at 1 m from the origin it rounds to
 # 0.00003 mm.
@@ -203,6 +205,12 @@ def stated_channels(path: Path) -> int:
     return count
 
 
+def voxel_file(path: Path) -> Path:
+    """Return the file that holds an image file's voxels, itself or one beside it; InputError as `read_geometry`."""
+    named = {"MetaImageIO": metaimage.voxel_file, "NrrdImageIO": nrrd.voxel_file}
+    return named.get(READERS[_check_file(path)], Path)(path)
+
+
 @contextmanager
 def open_image(path: Path, *, whole: bool, channels: Sequence[str] = ()) -> Iterator[sitk.ImageFileReader]:
     """Yield a reader that has read a header found sane; with `whole`, the voxels were found complete too.
@@ -256,6 +264,8 @@ def _reader(
         what = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise InputError(f"{path} must have one number per voxel, but holds {what}s")
     wanted = check_size(path, size, components * kind.itemsize)
+    if whole:
+        check_memory(path, wanted)
     try:
         geometry = Geometry.of(reader)
     except ValueError as error:
@@ -296,6 +306,11 @@ def check_sides(what: object, geometry: Geometry) -> None:
     if not LONGEST_SIDE_MM[0] <= max(sides) <= LONGEST_SIDE_MM[1]:
         raise InputError(
             f"{what} covers {numbers(sides, 3)} mm (z, y, x), which is no patient; its spacing must be in mm"
+        )
+    if max(geometry.spacing_zyx_mm) > LONGEST_SPACING_MM:
+        raise InputError(
+            f"{what} has a spacing of {numbers(geometry.spacing_zyx_mm)} mm (z, y, x), and the limit is "
+            f"{LONGEST_SPACING_MM:g} mm, beyond which no organ can be seen; correct its header"
         )
     if math.prod(sides) > LARGEST_M3 * 1e9:
         raise InputError(

@@ -7,16 +7,16 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from algorithm.errors import InputError
-from algorithm.images import case_name, image_suffix, list_images
+from algorithm.images import case_name, image_suffix, list_images, voxel_file
 
 DEFAULT_OUTPUT_SLUG = "pancreas-tumour-segmentation"
 PLATFORM_SUFFIX = ".mha"
 TIFF_SUFFIXES = (".tif", ".tiff")  # the platform imports them, but they do not keep the grid of a scan
-HEADERS = (".mhd", ".nhdr")  # their voxels lie in a file beside
 SLUG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 MODEL_FOLDERS = ("/opt/ml/model", "/opt/algorithm/bundle")
 
@@ -46,15 +46,17 @@ class Job:
 
 
 def refuse_links_out(image: Path, root: Path) -> None:
-    """Raise InputError where a scan of a job, or what lies beside its header, is a link out of the input folder.
+    """Raise InputError where a scan of a job, or the file with its voxels, is a link out of the input folder.
 
     A folder of scans may itself be a link, which whoever starts the job has set; a file in it is the scan's sender's.
     """
     allowed = (root.resolve(), image.parent.resolve())
-    beside = sorted(image.parent.iterdir()) if image.suffix.lower() in HEADERS else []
-    for file in (image, *beside):
+    files = [image]
+    with suppress(InputError):  # what cannot be read is said where it is read
+        files.append(voxel_file(image))
+    for file in files:
         # One to nowhere is said to be that where it is read.
-        if file.is_symlink() and file.exists() and not any(map(file.resolve().is_relative_to, allowed)):
+        if file.exists() and not any(map(file.resolve().is_relative_to, allowed)):
             raise InputError(
                 f"{file} is a link to {file.readlink()}, which lies outside the input folder; put the file itself there"
             )

@@ -7,9 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from algorithm.errors import printable
+
+
+class OneLine(logging.Formatter):
+    """Writes a message on one line, whatever the names in it hold; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 # of the base class
+        """Return the message with line breaks and control characters escaped."""
+        return printable(record.message)
+
 
 class StderrHandler(logging.Handler):
     """Writes plain messages to the current `sys.stderr`, which tests and callers may replace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(OneLine())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import re
 from collections.abc import Sequence
 from io import BytesIO
@@ -23,8 +22,9 @@ log = logging.getLogger(__name__)
 
 LONGEST_HEADER_BYTES = 1 << 20
 SHOWN = 80
-LONGEST_NAME = 255
-LONGEST_VALUE = 2000  # MetaIO keeps them in buffers of fixed size
+# MetaIO keeps words in buffers of 255 bytes, and copies longer ones beyond their end; of a key that it does not know it
+# takes 32,767 bytes.
+LONGEST_TEXT, LONGEST_VALUE = 250, 30_000
 MOST_AXES = 7
 # Bytes of an element, as MetaIO has them.
 TYPES = {
@@ -45,6 +45,37 @@ WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
+TEXTS = {
+    *(
+        "ObjectType",
+        "ObjectSubType",
+        "Comment",
+        "AcquisitionDate",
+        "Name",
+        "ID",
+        "ParentID",
+        "Color",
+        "DistanceUnits",
+    ),
+    *(
+        "AnatomicalOrientation",
+        "TransformType",
+        "BinaryData",
+        "BinaryDataByteOrderMSB",
+        "ElementByteOrderMSB",
+    ),
+    *("CompressedData", "CompressedDataSize", "CompressionLevel", "HeaderSize", "Modality", "SequenceID"),
+    *(
+        "ElementMin",
+        "ElementMax",
+        "ElementNumberOfChannels",
+        "ElementNBits",
+        "ElementType",
+        "ElementDataFile",
+    ),
+    *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "NDims"),
+}
+KNOWN = {*TEXTS, *VECTORS, *MATRICES, "DimSize", "CenterOfRotation"}
 
 
 def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
@@ -64,12 +95,20 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
         log.warning(
             "%s does not say how it is oriented (no TransformMatrix); taken as x left, y back, z up", path
         )
+    beside = _voxel_file(path, fields)
+    return Header(fields, path, end) if beside == path else Header(fields, beside, 0)
+
+
+def voxel_file(path: Path) -> Path:
+    """Return the file with the voxels; InputError where the header names none that can be read."""
+    return _voxel_file(path, _fields(path)[0])
+
+
+def _voxel_file(path: Path, fields: dict[str, str]) -> Path:
     name = fields["ElementDataFile"]
     if not name:
         raise InputError(f"{path} has a damaged header: ElementDataFile is empty")
-    if name.lower() == "local":
-        return Header(fields, path, end)
-    return Header(fields, data_file_beside(path, name), 0)
+    return path if name.lower() == "local" else data_file_beside(path, name)
 
 
 def stated_channels(path: Path) -> int:
@@ -107,14 +146,11 @@ def data_file_beside(path: Path, name: str) -> Path:
         raise InputError(
             f"{path} keeps its voxels in several files ({name[:SHOWN]!r}); write it as one .mha or .nii.gz"
         )
-    if "\0" in name or len(name) > LONGEST_NAME:
-        raise InputError(f"{path} has a damaged header: no file can be called {name[:SHOWN]!r}")
-    folder = os.path.normpath(path.absolute().parent)
-    found = Path(os.path.normpath(os.path.join(folder, name)))  # noqa: PTH118 # resolves ".." without following links
-    if Path(folder) not in found.parents:
+    if Path(name).name != name:
         raise InputError(
-            f"{path} keeps its voxels outside its own folder ({name!r}); put the two files side by side"
+            f"{path} keeps its voxels outside its own folder ({name[:SHOWN]!r}); put the two files side by side"
         )
+    found = path.parent / name
     if not found.is_file():
         raise InputError(
             f"{path} keeps its voxels in {name!r}, which is not there; put the two files side by side"
@@ -126,7 +162,11 @@ def _check_numbers(path: Path, fields: dict[str, str], channels: Sequence[str]) 
     """Raise InputError unless size, type and grid are sound."""
     sides = fields.get("DimSize", "").split()
     axes = len(sides)
-    if axes > MOST_AXES or fields.get("NDims") != str(axes) or not all(map(WHOLE.fullmatch, sides)):
+    if (
+        axes > MOST_AXES
+        or fields.get("NDims", "").lstrip("0") != str(axes)
+        or not all(map(WHOLE.fullmatch, sides))
+    ):
         raise InputError(
             f"{path} has a damaged header: NDims = {shown(fields, 'NDims')}, DimSize = {shown(fields, 'DimSize')}"
         )
@@ -177,19 +217,30 @@ def finite_numbers(parts: list[str], wanted: int) -> bool:
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields that MetaIO knows, and the byte behind ElementDataFile; InputError for what it misreads."""
     with path.open("rb") as file:
         raw = file.read(LONGEST_HEADER_BYTES)
     fields: dict[str, str] = {}
     at = 0
     while (end := raw.find(b"\n", at)) >= 0:
-        key, separator, value = raw[at:end].decode("ascii", "backslashreplace").partition("=")
+        key, separator, value = (
+            part.strip() for part in raw[at:end].decode("ascii", "backslashreplace").partition("=")
+        )
         at = end + 1
+        if not separator and not key:
+            continue
         if not separator:
             break
-        if key.strip() in fields or len(value) > LONGEST_VALUE:
-            what = "stands there twice" if key.strip() in fields else "is too long"
-            raise InputError(f"{path} has a damaged header: {key.strip()[:SHOWN]} {what}")
-        fields[key.strip()] = value.strip()
-        if key.strip() == "ElementDataFile":
+        # MetaIO ends a key at a colon, too, and would see another field than is checked here.
+        if ":" in key or not (key + value).replace("\t", " ").isprintable():
+            raise InputError(
+                f"{path} has a damaged header: {key[:SHOWN]!r} is no key, or has no printable value"
+            )
+        if len(value) > (LONGEST_TEXT if key in TEXTS else LONGEST_VALUE):
+            raise InputError(f"{path} has a damaged header: {key[:SHOWN]} is too long")
+        if key in fields and key in KNOWN:
+            raise InputError(f"{path} has a damaged header: {key} stands there twice")
+        fields[key] = value
+        if key == "ElementDataFile":
             return fields, at
     raise InputError(f"{path} is not a MetaImage, or its header is damaged")

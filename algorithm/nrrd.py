@@ -38,13 +38,7 @@ def check_header(path: Path) -> Header:
     Logs a warning when the file does not say how it is oriented. Raises InputError when it is no NRRD, states
     no spacing, or keeps its voxels in several files, outside its own folder, or in a file not there.
     """
-    with path.open("rb") as file:
-        raw = file.read(LONGEST_HEADER_BYTES)
-    if not raw.startswith(b"NRRD000"):
-        raise InputError(f"{path} is not an NRRD, or its header is damaged")
-    blank = re.search(rb"\r?\n\r?\n", raw)
-    end = blank.end() if blank else len(raw)
-    fields = _fields(path, raw[:end])
+    fields, end = _header(path)
     if not fields.keys() & {"space directions", "spacings"}:
         raise InputError(f"{path} states no spacing ('space directions' is missing from its header); add it")
     _check_grid(path, fields)
@@ -53,22 +47,45 @@ def check_header(path: Path) -> Header:
         log.warning(
             "%s does not say how it is oriented (no anatomical space); taken as x left, y back, z up", path
         )
+    beside = _voxel_file(path, fields)
+    return Header(fields, path, end) if beside == path else Header(fields, beside, 0)
+
+
+def voxel_file(path: Path) -> Path:
+    """Return the file with the voxels; InputError where the header names none that can be read."""
+    return _voxel_file(path, _header(path)[0])
+
+
+def _voxel_file(path: Path, fields: dict[str, str]) -> Path:
     name = fields.get("data file", fields.get("datafile", ""))
-    return Header(fields, data_file_beside(path, name), 0) if name else Header(fields, path, end)
+    return data_file_beside(path, name) if name else path
+
+
+def _header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the fields, and the byte behind the blank line that ends them."""
+    with path.open("rb") as file:
+        raw = file.read(LONGEST_HEADER_BYTES)
+    if not raw.startswith(b"NRRD000"):
+        raise InputError(f"{path} is not an NRRD, or its header is damaged")
+    blank = re.search(rb"\r?\n\r?\n", raw)
+    end = blank.end() if blank else len(raw)
+    return _fields(path, raw[:end]), end
 
 
 def _fields(path: Path, header: bytes) -> dict[str, str]:
     """Return the fields by their names in lower case; InputError for what is no field, too long, or there twice."""
     fields: dict[str, str] = {}
-    for line in header.decode("ascii", "backslashreplace").splitlines()[1:]:
+    for raw in header.split(b"\n")[1:]:  # not at other characters, which teem leaves in the line
+        line = raw.removesuffix(b"\r").decode("ascii", "backslashreplace")
         key, colon, value = line.partition(": ")
         if not line or line.startswith("#") or ":=" in key:  # a comment, or a pair that is of no field
             continue
         key = key.lower()
-        if not colon or not re.fullmatch(FIELDS, key) or key in fields or len(value) > LONGEST_VALUE:
-            raise InputError(
-                f"{path} has a damaged header: {line[:SHOWN]!r} is no field, too long, or there twice"
-            )
+        too_long = len(value) > LONGEST_VALUE and key != "content"
+        if not (colon and re.fullmatch(FIELDS, key) and line.replace("\t", " ").isprintable()) or too_long:
+            raise InputError(f"{path} has a damaged header: {line[:SHOWN]!r} is no field, or too long")
+        if key in fields:
+            raise InputError(f"{path} has a damaged header: {key!r} stands there twice")
         fields[key] = value.strip()
         if key in ("data file", "datafile") and value.startswith("LIST"):
             break  # the names of several files follow, which are refused
@@ -99,19 +116,19 @@ def _check_place(path: Path, fields: dict[str, str]) -> None:
             f"{path} must keep its voxels raw or in gzip, but its encoding is {shown(fields, 'encoding')}; "
             "write it anew"
         )
-    for key in ("line skip", "lineskip", "byte skip", "byteskip"):
-        if fields.get(key, "0") != "0":
-            raise InputError(
-                f"{path} must keep its voxels from the first byte on, but has {key}: {shown(fields, key)}; "
-                "write it anew"
-            )
+    allowed = r"-1|[0-9]{1,9}" if fields["encoding"].lower() == "raw" else "0"
+    for key, form in (("line skip", "0"), ("lineskip", "0"), ("byte skip", allowed), ("byteskip", allowed)):
+        if not re.fullmatch(form, fields.get(key, "0")):
+            raise InputError(f"{path} has {key}: {shown(fields, key)}, which cannot be read; write it anew")
 
 
 def check_data(header: Header, wanted: int) -> None:
     """Raise InputError unless the `wanted` bytes of raw or gzip voxels are there, undamaged."""
     encoding = header.fields.get("encoding", "").lower()
     if encoding == "raw":
-        payload.check_plain(header.data_file, header.data_start, wanted)
+        skip = int(header.fields.get("byte skip", header.fields.get("byteskip", "0")))
+        start = header.data_start + max(0, skip)  # -1: they are the last of the file
+        payload.check_plain(header.data_file, start, wanted)
     else:
         with header.data_file.open("rb") as file:
             file.seek(header.data_start)

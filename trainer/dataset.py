@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -138,7 +139,7 @@ def _load(file: Path) -> dict[str, Any]:
         document = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{file} is not valid JSON: {error.msg} at line {error.lineno}") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError
         raise InputError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(document, dict):
         raise InputError(f"{file} must hold a JSON object, but holds {_kind(document)}")
@@ -198,7 +199,7 @@ def _by_number(document: dict[str, Any], key: str, file: Path) -> tuple[str, ...
             f"but are {', '.join(map(str, sorted(names)))} in {file}"
         )
     ordered = tuple(names[number] for number in sorted(names))
-    twice = [name for name in ordered if ordered.count(name) > 1]
+    twice = [name for name, count in Counter(ordered).items() if count > 1]
     if twice:
         raise InputError(f'"{key}" has the name "{twice[0]}" twice in {file}')
     return ordered

@@ -20,14 +20,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from algorithm import dicom_elements, memory
 from algorithm.bundle import read_bundle
-from algorithm.dicom_elements import LARGEST_SLICE_BYTES, check_elements
+from algorithm.dicom_elements import LARGEST_SLICE_BYTES, check_elements, stream_size
 from algorithm.entry import main as entry
-from algorithm.errors import InputError
-from algorithm.images import read_geometry, read_image
+from algorithm.errors import InputError, printable
+from algorithm.geometry import Geometry
+from algorithm.images import check_sides, read_geometry, read_image
 from tests.bundles import write_random_bundle
 from tests.dicoms import element, write_dicom, write_series
-from tests.fuzz.seeds import SEEDS, make_seed
+from tests.fuzz.seeds import SEEDS, make_seed, scan_image
+from trainer.doctor.bundle import check as check_bundle
 
 REPOSITORY = Path(__file__).parents[2]
 # More than a process needs that has imported ITK and reads a small scan, and less than any of these headers claims.
@@ -75,36 +78,44 @@ def nifti(at: int, form: str, *values: float) -> Callable[[bytes], bytes]:
 
 
 MILLION = "1000000 1000000 1000000"
+BESIDE = "keeps its voxels outside its own folder"
 HEADERS: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("mha", field("DimSize", MILLION), "GiB, and the limit is 8 GiB"),
-    ("mha", field("DimSize", "9" * 5000 + " 10 4"), "has a damaged header: DimSize is too long"),
+    ("mha", field("DimSize", "9" * 5000 + " 10 4"), "has a damaged header: NDims = 3, DimSize = 9999"),
+    ("mha", field("DimSize", "9" * 50_000 + " 10 4"), "has a damaged header: DimSize is too long"),
     ("mha", field("DimSize", "12 10 -4"), "has a damaged header: NDims = 3, DimSize = 12 10 -4"),
     ("mha", field("ElementSpacing", "1 nan 1"), "has a damaged header: ElementSpacing = 1 nan 1"),
     ("mha", field("ElementSpacing", "1 -1 1"), "spacing must be finite and > 0"),
     ("mha", field("ElementSpacing", "0 1 1"), "spacing must be finite and > 0"),
-    ("mha", field("TransformMatrix", "1 0 0 1 0 0 0 0 1"), "axes must be perpendicular unit vectors"),
-    ("mha", field("TransformMatrix", "0 0 0 0 0 0 0 0 0"), "has no usable grid"),
     (
         "mha",
-        field("ElementDataFile", "/etc/passwd"),
-        "keeps its voxels outside its own folder ('/etc/passwd')",
+        field("ElementSpacing", "5 5 51"),
+        "has a spacing of (51, 5, 5) mm (z, y, x), and the limit is 50 mm",
     ),
-    ("mha", field("ElementDataFile", "../../etc/passwd"), "keeps its voxels outside its own folder"),
-    ("mha", field("ElementDataFile", "a\0b"), "no file can be called"),
-    ("mha", field("ElementDataFile", "x" * 1000), "no file can be called"),
-    ("mha", field("ElementType", "MET_OTHER" * 200), "has a damaged header: ElementType = MET_OTHER"),
-    ("mha, compressed", field("CompressedDataSize", "1" + "0" * 1000), "CompressedDataSize = 1000"),
+    ("mha", field("TransformMatrix", "1 0 0 1 0 0 0 0 1"), "axes must be perpendicular unit vectors"),
+    ("mha", field("TransformMatrix", "0 0 0 0 0 0 0 0 0"), "has no usable grid"),
+    ("mha", field("ElementDataFile", "/etc/passwd"), f"{BESIDE} ('/etc/passwd')"),
+    ("mha", field("ElementDataFile", "../../etc/passwd"), BESIDE),
+    ("mha", field("ElementDataFile", "folder/scan.raw"), BESIDE),
+    ("mha", field("ElementDataFile", "a\0b"), "has no printable value"),
+    ("mha", field("ElementDataFile", "x" * 1000), "has a damaged header: ElementDataFile is too long"),
+    ("mha", field("ElementType", "MET_OTHER"), "has a damaged header: ElementType = MET_OTHER"),
+    ("mha", field("ElementType", "MET_SHORT\nName = " + "x" * 300), "has a damaged header: Name is too long"),
+    ("mha", field("ElementType", "MET_SHORT\nElementSpacing: 9 9 9 ="), "'ElementSpacing: 9 9 9' is no key"),
+    ("mha", field("ElementType", "MET_SHORT\nDimSize = 1 1 1"), "DimSize stands there twice"),
+    ("mha, compressed", field("CompressedDataSize", "1" + "0" * 200), "CompressedDataSize = 1000"),
     (
         "mha, compressed",
         field("CompressedDataSize", "10" * 8),
         "is cut off: its header claims 1010101010101010",
     ),
-    ("mhd", field("ElementDataFile", "/dev/zero"), "keeps its voxels outside its own folder"),
+    ("mhd", field("ElementDataFile", "/dev/zero"), BESIDE),
     ("nrrd", field("sizes", MILLION, ": "), "GiB, and the limit is 8 GiB"),
     ("nrrd", field("sizes", "9" * 400 + " 10 4", ": "), "has a damaged header: dimension: 3, sizes: 9999"),
-    ("nrrd", field("dimension", "9" * 5000, ": "), "is no field, too long, or there twice"),
-    ("nrrd", field("encoding", "raw\nencoding: gzip", ": "), "is no field, too long, or there twice"),
-    ("nrrd", field("endian", "little\nsquare: 4", ": "), "is no field, too long, or there twice"),
+    ("nrrd", field("dimension", "9" * 5000, ": "), "is no field, or too long"),
+    ("nrrd", field("encoding", "raw\nencoding: gzip", ": "), "'encoding' stands there twice"),
+    ("nrrd", field("endian", "little\nsquare: 4", ": "), "'square: 4' is no field, or too long"),
+    ("nrrd", field("endian", "little\rspacings: 1 1 1", ": "), "is no field, or too long"),
     ("nrrd", field("space directions", "(nan,0,0) (0,1,0) (0,0,1)", ": "), "has a damaged header: space"),
     ("nrrd", field("space directions", "(0,0,0) (0,1,0) (0,0,1)", ": "), "has no usable grid"),
     (
@@ -112,8 +123,9 @@ HEADERS: list[tuple[str, Callable[[bytes], bytes], str]] = [
         field("encoding", "ascii", ": "),
         "must keep its voxels raw or in gzip, but its encoding is ascii",
     ),
-    ("nrrd", field("encoding", "raw\nbyte skip: -1", ": "), "but has byte skip: -1; write it anew"),
-    ("nhdr", field("data file", "/etc/passwd", ": "), "keeps its voxels outside its own folder"),
+    ("nrrd", field("encoding", "raw\nbyte skip: -2", ": "), "has byte skip: -2, which cannot be read"),
+    ("nrrd", field("encoding", "raw\nline skip: 1", ": "), "has line skip: 1, which cannot be read"),
+    ("nhdr", field("data file", "/etc/passwd", ": "), BESIDE),
     ("nii", nifti(40, "4h", 3, 32767, 32767, 32767), "GiB, and the limit is 8 GiB"),
     ("nii", nifti(76, "4f", 1, 0, 1, 1), "has no usable spacing"),
     ("nii", nifti(76, "4f", 1, 1, -1, 1), "has no usable spacing"),
@@ -121,7 +133,6 @@ HEADERS: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("nii", nifti(108, "f", 1e9), "has a damaged header: its voxels begin at byte 1000000000"),
     ("nii", nifti(280, "12f", *[0.0] * 12), "states two spacings"),
     ("nii.gz", nifti(40, "4h", 3, 2000, 1024, 1024), "is cut off: its header claims"),
-    ("mha", field("ElementSpacing", "800 900 2000"), "more than 8 cubic metres, which is no patient"),
 ]
 
 
@@ -170,7 +181,7 @@ def test_nothing_is_reserved_for_what_a_header_claims(tmp_path: Path, name: str)
     program = """
         import resource, sys
         from pathlib import Path
-        from algorithm.errors import InputError
+        from algorithm.errors import InputError, printable
         from algorithm.images import read_image
 
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -302,15 +313,25 @@ NAMES = ["a\nb", "a\rb", "\x1b[31mred", "a\u2028b", "a b  c"]
 def test_names_with_line_breaks_stay_on_one_line(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / f"{name}.mha").write_bytes(b"nothing")
+    """Neither a refusal, nor a warning, nor a line of the progress is two, or ends a terminal's colours."""
+    for folder in ("damaged", "warned"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "damaged" / f"{name}.mha").write_bytes(b"nothing")
+    scan = place(tmp_path / "warned", "mha")
+    lines = [line for line in scan.read_bytes().split(b"\n") if not line.startswith(b"TransformMatrix")]
+    scan.rename(scan.with_name(f"{name}.mha")).write_bytes(b"\n".join(lines))
     environment = job(tmp_path)
-    assert entry(environment) == 1
-    said = capsys.readouterr().err.splitlines()
-    assert said[-1].startswith("algorithm: ")
-    assert "is not a MetaImage" in said[-1]
-    assert "\x1b" not in said[-1]
+    assert entry({**environment, "DECATHLON_INPUT": str(tmp_path / "damaged")}) == 1
+    refused = capsys.readouterr().err
     (outcome,) = json.loads((tmp_path / "output" / "results.json").read_text())
     assert len(outcome["error_messages"]) == 1
+    (tmp_path / "output" / "results.json").unlink()
+    assert entry({**environment, "DECATHLON_INPUT": str(tmp_path / "warned")}) == 0
+    warned = capsys.readouterr().err
+    shown = printable(name)
+    assert [line for line in refused.splitlines() if shown in line][-1].startswith("algorithm: ")
+    assert [line for line in warned.splitlines() if f"{shown}.mha does not say how it is oriented" in line]
+    assert all(one.isprintable() or one == "\n" for one in refused + warned)
 
 
 def job(root: Path) -> dict[str, str]:
@@ -323,24 +344,41 @@ def job(root: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["mha", "mhd"])
-def test_a_scan_that_is_a_link_out_of_the_input_is_refused(
+def linked_scan(name: str, elsewhere: Path, inside: Path) -> tuple[str, str]:
+    """Put a scan into the input whose voxels come by a link from elsewhere; return the names of both."""
+    scan = place(elsewhere, "mha" if name == "whole" else name)
+    content = scan.read_bytes()
+    if name == "whole":
+        (inside / scan.name).symlink_to(scan)
+        return scan.name, scan.name
+    voxels = elsewhere / "scan.raw"
+    if name == "mha":
+        head, _, body = content.partition(b"ElementDataFile = LOCAL\n")
+        content = head + b"ElementDataFile = scan.raw\n"
+    elif name == "nrrd":
+        head, _, body = content.partition(b"\n\n")
+        content = head + b"\ndata file: scan.raw\n\n"
+    if name in ("mha", "nrrd"):
+        voxels.write_bytes(body)
+    (inside / scan.name).write_bytes(content)
+    (inside / voxels.name).symlink_to(voxels)
+    return scan.name, voxels.name
+
+
+@pytest.mark.parametrize("name", ["whole", "mha", "mhd", "nrrd", "nhdr"])
+def test_a_link_out_of_the_input_is_refused(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "input").mkdir()
-    scan = place(tmp_path / "elsewhere", name)
-    linked = scan if name == "mha" else scan.with_suffix(".raw")
-    (tmp_path / "input" / linked.name).symlink_to(linked)
-    if name == "mhd":
-        (tmp_path / "input" / scan.name).write_bytes(scan.read_bytes())
-    sound = sitk.ReadImage(str(scan))
-    sitk.WriteImage(sound, str(tmp_path / "input" / "sound.mha"))
+    for folder in ("elsewhere", "input"):
+        (tmp_path / folder).mkdir()
+    scan, linked = linked_scan(name, tmp_path / "elsewhere", tmp_path / "input")
+    sitk.WriteImage(scan_image(), str(tmp_path / "input" / "sound.mha"))
     assert entry({**job(tmp_path), "DECATHLON_INPUT": str(tmp_path / "input")}) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"{linked.name} is a link to {linked}, which lies outside the input folder" in said
+    assert f"{linked} is a link to {tmp_path / 'elsewhere'}" in said
+    assert "which lies outside the input folder" in said
     assert (tmp_path / "output" / "images" / "sound.mha").is_file()
-    assert not (tmp_path / "output" / "images" / scan.name).exists()
+    assert not (tmp_path / "output" / "images" / scan).exists()
 
 
 def test_a_link_within_the_input_is_followed(tmp_path: Path) -> None:
@@ -384,17 +422,19 @@ def test_links_and_devices_in_tarballs_are_refused(
 
 
 def test_weights_are_no_larger_than_the_network(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(8 << 20)
+
     def too_large(member: tarfile.TarInfo) -> bytes:
-        member.size = 64 << 20
-        return bytes(member.size)
+        member.size = len(noise)
+        return noise
 
     bundle = write_random_bundle(tmp_path / "bundle")
     path = archive(tmp_path / "model.tar.gz", bundle, too_large)
     with pytest.raises(
-        InputError, match=r"has 67108864 bytes, more than the [0-9]+ that such a bundle may hold"
+        InputError, match=r"has 8388608 bytes, more than the [0-9]+ that such a bundle may hold"
     ):
         read_bundle(path)
-    (bundle / "model.safetensors").write_bytes(bytes(64 << 20))
+    (bundle / "model.safetensors").write_bytes(noise)
     with pytest.raises(InputError, match=r"more than the [0-9]+ that such a bundle may hold"):
         read_bundle(bundle)
 
@@ -486,3 +526,264 @@ def test_reading_leaves_no_handle_open(tmp_path: Path) -> None:
     for name in SEEDS:
         refusal(tmp_path / name / make_seed(name).scan)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+def sparse(path: Path, bundle: Path, change: Callable[[tarfile.TarFile], None]) -> Path:
+    """Write a tarball of a bundle behind members that `change` adds."""
+    with tarfile.open(path, "w:gz") as packed:
+        change(packed)
+        for name in ("model.json", "model.safetensors"):
+            packed.add(bundle / name, name)
+    return path
+
+
+class Zeros(io.RawIOBase):
+    """So many zeros, without memory for them."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        count = min(self.left, len(buffer))
+        buffer[:count] = bytes(count)
+        self.left -= count
+        return count
+
+
+def large_member(kind: bytes) -> Callable[[tarfile.TarFile], None]:
+    def add(packed: tarfile.TarFile) -> None:
+        member = tarfile.TarInfo("pad")
+        member.type, member.size = kind, 200 << 20
+        packed.addfile(member, io.BufferedReader(Zeros(member.size)))
+
+    return add
+
+
+def many_members(packed: tarfile.TarFile) -> None:
+    for number in range(5000):
+        packed.addfile(tarfile.TarInfo(f"{number}"))
+
+
+BOMBS = {
+    "a large member": large_member(tarfile.REGTYPE),
+    "a large extended header": large_member(tarfile.XHDTYPE),
+    "a long name": large_member(tarfile.GNUTYPE_LONGNAME),
+    "many members": many_members,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_tarball_is_no_bomb(tmp_path: Path, name: str) -> None:
+    path = sparse(tmp_path / "model.tar.gz", write_random_bundle(tmp_path / "bundle"), BOMBS[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sentence = "unpacks to far more than weights are compressed to|holds more than 1000 files"
+    with pytest.raises(InputError, match=sentence):
+        read_bundle(path)
+    assert [error.severity for error in check_bundle(path)] == ["error"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < SPARE_BYTES >> 10
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
+def test_sound_tarballs_are_read(tmp_path: Path, compression: str) -> None:
+    bundle = write_random_bundle(tmp_path / "bundle")
+    with tarfile.open(tmp_path / "model.tar", f"w:{compression}") as packed:
+        packed.add(bundle, "bundle")
+    assert read_bundle(tmp_path / "model.tar").description == read_bundle(bundle).description
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b]0;mine\x07", "x" * 101])
+def test_labels_that_no_terminal_should_be_sent_are_refused(tmp_path: Path, name: str) -> None:
+    bundle = write_random_bundle(tmp_path / "bundle")
+    document = json.loads((bundle / "model.json").read_text())
+    document["labels"][1] = name
+    (bundle / "model.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match="'labels' must be"):
+        read_bundle(bundle)
+
+
+def test_the_largest_grid_that_is_a_patient() -> None:
+    direction = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    check_sides("it", Geometry((400, 1000, 1000), (5.0, 0.7, 0.7), (0.0, 0.0, 0.0), direction))
+    with pytest.raises(InputError, match=r"more than 2 cubic metres, which is no patient"):
+        check_sides("it", Geometry((60, 60, 60), (25.0, 25.0, 25.0), (0.0, 0.0, 0.0), direction))
+
+
+def test_a_scan_that_does_not_fit_into_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, series = place(tmp_path, "nii"), tmp_path / "series"
+    write_series(series, np.zeros((3, 4, 6), np.uint16))
+    (tmp_path / "cgroup").mkdir()
+    monkeypatch.setattr(memory, "CGROUP", tmp_path / "cgroup")
+    (tmp_path / "cgroup" / "memory.max").write_text("max")
+    assert read_image(scan).GetSize() == (12, 10, 4)
+    (tmp_path / "cgroup" / "memory.max").write_text("5000")
+    (tmp_path / "cgroup" / "memory.stat").write_text("anon 4900\nfile 700\n")
+    assert memory.free_bytes() == 100
+    for path in (scan, series):
+        assert "GiB of memory while it is read, and 0.0 GiB are free" in refusal(path)
+    assert read_geometry(scan).shape_zyx == (4, 10, 12)  # its voxels are not read
+
+
+ACCEPTED: list[tuple[str, Callable[[bytes], bytes]]] = [
+    ("mha", field("ElementType", "MET_SHORT\nImageComments = " + "x" * 6000)),
+    ("mha", field("ElementType", "MET_SHORT\nanything = 1\nanything = 2")),
+    ("mha", field("ElementType", "MET_SHORT\n")),
+    ("mha", field("NDims", "03")),
+    ("mha", field("ElementType", "MET_SHORT\r")),
+    ("nrrd", field("encoding", "raw\ncontent: " + "x" * 2000, ": ")),
+    ("nrrd", field("encoding", "raw\nkey:=a\x0bb\x1cc", ": ")),
+    ("nrrd", field("encoding", "raw\n# " + "x" * 3000, ": ")),
+    ("nrrd", field("encoding", "raw\nmeasurement frame: (1,0,0) (0,1,0) (0,0,1)", ": ")),
+    ("nhdr", field("data file", "scan.raw\nbyte skip: -1", ": ")),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), ACCEPTED)
+def test_unusual_headers_that_are_sound_are_read(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes]
+) -> None:
+    scan = place(tmp_path, name)
+    expected = sitk.GetArrayFromImage(read_image(scan))
+    scan.write_bytes(change(scan.read_bytes()))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(scan)), expected)
+
+
+def test_bytes_before_the_voxels_of_an_nrrd_are_skipped(tmp_path: Path) -> None:
+    scan = place(tmp_path, "nhdr")
+    expected = sitk.GetArrayFromImage(read_image(scan))
+    (tmp_path / "scan.raw").write_bytes(b"before!" + (tmp_path / "scan.raw").read_bytes())
+    scan.write_bytes(field("data file", "scan.raw\nbyte skip: 7", ": ")(scan.read_bytes()))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(scan)), expected)
+    scan.write_bytes(scan.read_bytes().replace(b"skip: 7", b"skip: 8"))
+    assert "is cut off" in refusal(scan)
+
+
+def compressed(folder: Path, compressor: str, shape: tuple[int, int] = (64, 64)) -> Path:
+    """Write a series of three slices as GDCM compresses them."""
+    noise = np.random.default_rng(0).integers(0, 4000, (3, *shape))
+    write_series(folder / "plain", noise.astype(np.uint16))
+    (folder / "packed").mkdir()
+    for path in sorted((folder / "plain").iterdir()):
+        image = sitk.ReadImage(str(path), sitk.sitkUInt16)
+        writer = sitk.ImageFileWriter()
+        writer.SetFileName(str(folder / "packed" / path.name))
+        writer.SetImageIO("GDCMImageIO")
+        writer.KeepOriginalImageUIDOn()
+        writer.SetUseCompression(True)
+        writer.SetCompressor(compressor)
+        writer.Execute(image)
+    return folder / "packed"
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+def test_compressed_slices_are_walked_over(tmp_path: Path, compressor: str) -> None:
+    for path in compressed(tmp_path, compressor).iterdir():
+        assert check_elements(path) == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ((60_000, 60_000), "its compressed pixels are 60000 x 60000, and it claims 64 x 64"),
+        ((64, 65), "its compressed pixels are 64 x 65, and it claims 64 x 64"),
+        ((32, 32), "its compressed pixels are 32 x 32, and it claims 64 x 64"),
+    ],
+)
+def test_a_stream_of_another_size_is_refused(tmp_path: Path, size: tuple[int, int], sentence: str) -> None:
+    path = next(compressed(tmp_path, "JPEG").iterdir())
+    content = path.read_bytes()
+    at = content.index(b"\xff\xc3") + 5  # SOF3: length, precision, then height and width
+    path.write_bytes(content[:at] + struct.pack(">2H", *size[::-1]) + content[at + 4 :])
+    with pytest.raises(InputError) as caught:
+        check_elements(path)
+    assert sentence in str(caught.value)
+
+
+def test_a_stream_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = next(compressed(tmp_path, "JPEG").iterdir())
+    content = path.read_bytes()
+    at = content.rindex(b"\xff\xd9")
+    path.write_bytes(content[: at - 40] + bytes(42) + content[at + 2 :])
+    with pytest.raises(InputError, match="its compressed pixels are cut off"):
+        check_elements(path)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\2" * 40, b"\xff\x4f\xff\x51", b"RIFF"]
+)
+def test_a_stream_that_is_none_has_no_size(head: bytes) -> None:
+    assert stream_size(head) is None
+
+
+def test_a_series_that_claims_more_than_is_compressed_is_refused(tmp_path: Path) -> None:
+    scan = place(tmp_path, "dicom, RLE")
+    for path in scan.iterdir():
+        content = path.read_bytes()
+        for tag in (0x10, 0x11):
+            head, mark, rest = content.partition(struct.pack("<HH2sH", 0x28, tag, b"US", 2))
+            content = head + mark + struct.pack("<H", 5000) + rest[2:]
+        path.write_bytes(content)
+    assert "MiB of pixels in files of 3 KiB, which no scan is compressed to" in refusal(scan)
+
+
+def test_fragments_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dicom_elements, "MOST_ELEMENTS", 1000)
+    path = place(tmp_path, "dicom, RLE") / "001.dcm"
+    check_elements(path)
+    end = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    path.write_bytes(
+        path.read_bytes().removesuffix(end) + struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1000 + end
+    )
+    with pytest.raises(InputError, match="has more than 1000 elements"):
+        check_elements(path)
+
+
+SIZES = b"".join(element((0x28, at), "US", 512) for at in (0x10, 0x11, 0x100))
+
+
+def test_the_size_of_an_icon_is_not_that_of_the_slice(tmp_path: Path) -> None:
+    path = slice_with(tmp_path / "a.dcm", sequence(item(SIZES)), before=(0x10, 0x10))
+    assert check_elements(path) == (6, 4)
+
+
+def test_implicit_elements_under_an_explicit_name_are_read(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 6), np.uint16))
+    implicit = "1.2.840.10008.1.2"
+    body = b"".join(
+        struct.pack("<HHI", *tag, len(value)) + value
+        for tag, value in (
+            ((0x28, 0x10), struct.pack("<H", 4)),
+            ((0x28, 0x11), struct.pack("<H", 6)),
+            ((0x28, 0x100), struct.pack("<H", 16)),
+            ((0x7FE0, 0x10), bytes(48)),
+        )
+    )
+    start = path.read_bytes()[: path.read_bytes().index(struct.pack("<HH", 8, 0x16))]
+    path.write_bytes(start + body)
+    assert check_elements(path) == (6, 4)
+    syntax = element((2, 0x10), "UI", "1.2.840.10008.1.2.1")
+    path.write_bytes(start.replace(syntax, element((2, 0x10), "UI", implicit)) + body)
+    assert check_elements(path) == (6, 4)
+
+
+def test_a_superfluous_end_of_a_sequence_and_a_last_newline_are_no_damage(tmp_path: Path) -> None:
+    path = slice_with(tmp_path / "a.dcm", sequence(item(INNER) + SEQUENCE_END))
+    path.write_bytes(path.read_bytes() + b"\n")
+    check_elements(path)
+
+
+def test_a_capture_in_colours_of_half_the_resolution_is_left_aside(tmp_path: Path) -> None:
+    write_series(tmp_path, np.zeros((3, 4, 6), np.uint16))
+    capture = write_dicom(
+        tmp_path / "capture.dcm", np.zeros((4, 6, 3), np.uint8), position=None, samples=3, series="2"
+    )
+    content = capture.read_bytes()
+    head, tag, pixels = content.partition(struct.pack("<HH", 0x7FE0, 0x10))
+    half = pixels[:4] + struct.pack("<I", 48) + pixels[8 : 8 + 48]
+    capture.write_bytes(head.replace(b"RGB ", b"YBR_FULL_422"[:4]) + tag + half)
+    assert check_elements(capture) == (6, 4)
+    assert read_image(tmp_path).GetSize() == (6, 4, 3)

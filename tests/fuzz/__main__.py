@@ -25,7 +25,10 @@ FORMATS = (
     "nrrd, compressed",
     "nhdr",
     "dicom",
+    "dicom, implicit",
     "dicom, RLE",
+    "dicom, JPEG",
+    "dicom, JPEG2000",
 )
 ENGINES = ("hypothesis", "atheris", "both")
 

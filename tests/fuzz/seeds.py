@@ -118,6 +118,60 @@ def _packed(slice_file: bytes) -> bytes:
     return meta + struct.pack("<HH2sHI", 0x7FE0, 0x10, b"OB", 0, 0xFFFFFFFF) + items
 
 
+def _dicom_by_gdcm(compressor: str) -> Callable[[str], Seed]:
+    """Return what makes the series with its pixels as GDCM compresses them."""
+
+    def make(name: str) -> Seed:
+        plain = _dicom(name)
+        files = {}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "slice.dcm"
+            for file, content in plain.files.items():
+                path.write_bytes(content)
+                image = sitk.ReadImage(str(path), sitk.sitkUInt16)
+                writer = sitk.ImageFileWriter()
+                writer.SetFileName(str(path))
+                writer.SetImageIO("GDCMImageIO")
+                writer.KeepOriginalImageUIDOn()
+                writer.SetUseCompression(True)
+                writer.SetCompressor(compressor)
+                writer.Execute(image)
+                files[file] = path.read_bytes()
+        return Seed(name, files, "", plain.headers)
+
+    return make
+
+
+def _dicom_implicit(name: str) -> Seed:
+    """Return the series in implicit VR, with a sequence of open length in each slice."""
+    plain = _dicom(name)
+    return Seed(name, {file: _implicit(content) for file, content in plain.files.items()}, "", plain.headers)
+
+
+def _implicit(slice_file: bytes) -> bytes:
+    start = slice_file.index(struct.pack("<HH2s", 8, 0x16, b"UI"))
+    explicit, implicit = (element((2, 0x10), "UI", f"1.2.840.10008.1.2{end}") for end in (".1", ""))
+    parts = [slice_file[:start].replace(explicit, implicit)]
+    at = start
+    while at < len(slice_file):
+        tag, kind = slice_file[at : at + 4], slice_file[at + 4 : at + 6]
+        head, form = (12, "<I") if kind in (b"OB", b"OW", b"SQ", b"UN", b"UT") else (8, "<H")
+        length = struct.unpack_from(form, slice_file, at + head - struct.calcsize(form))[0]
+        value = slice_file[at + head : at + head + length]
+        if tag == struct.pack("<HH", 0x28, 2):
+            parts.append(_open_sequence())
+        parts.append(tag + struct.pack("<I", length) + value)
+        at += head + length
+    return b"".join(parts)
+
+
+def _open_sequence() -> bytes:
+    inner = struct.pack("<HHI", 8, 0x104, 4) + b"name"
+    ends = (struct.pack("<HHI", 0xFFFE, tag, 0) for tag in (0xE00D, 0xE0DD))
+    head = struct.pack("<HHIHHI", 0x20, 0x9111, 0xFFFFFFFF, 0xFFFE, 0xE000, 0xFFFFFFFF)
+    return head + inner + b"".join(ends)
+
+
 def _literal(values: NDArray[np.uint8]) -> bytes:
     """Return PackBits of literal runs alone, of an even length."""
     runs = [values[first : first + 128] for first in range(0, len(values), 128)]
@@ -152,5 +206,8 @@ SEEDS: dict[str, Callable[[str], Seed]] = {
     "nrrd, compressed": _of_itk(".nrrd", compress=True),
     "nhdr": _nhdr,
     "dicom": _dicom,
+    "dicom, implicit": _dicom_implicit,
     "dicom, RLE": _dicom_rle,
+    "dicom, JPEG": _dicom_by_gdcm("JPEG"),
+    "dicom, JPEG2000": _dicom_by_gdcm("JPEG2000"),
 }

@@ -32,6 +32,7 @@ from algorithm.itk import quiet
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle, write_random_bundle
 from tests.fuzz.seeds import Files, Seed, scan_image
+from tests.fuzz.stated import stated_voxels
 from trainer.cli import main as decathlon
 from trainer.doctor.dataset import check as check_dataset
 
@@ -141,6 +142,7 @@ class Targets:
             _one_sentence(str(error), scan, named=False)
             return False
         _same_grid(labels, scan)
+        _same_voxels(image, scan)
         return True
 
     def _container(self, scan: Path) -> bool:
@@ -281,6 +283,16 @@ def _same_grid(labels: sitk.Image, scan: Path) -> None:
     )
     if apart:
         raise AssertionError(f"labels on another grid: {apart}")
+
+
+def _same_voxels(image: sitk.Image, scan: Path) -> None:
+    """Raise AssertionError unless the voxels that were read are those that the header states."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pydicom, for what is unusual
+        stated = stated_voxels(scan)
+    voxels = sitk.GetArrayFromImage(image)
+    if stated is not None and not np.array_equal(voxels, stated, equal_nan=stated.dtype.kind == "f"):
+        raise AssertionError("other voxels than its header states")
 
 
 def _read_by_itk(scan: Path) -> sitk.Image:

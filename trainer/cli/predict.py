@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from algorithm.errors import printable
 from trainer.cli import positive
 
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
@@ -78,4 +79,4 @@ def run(args: argparse.Namespace) -> None:
         dicom_seg=args.dicom_seg,
     )
     for path in written:
-        sys.stdout.write(f"{path}\n")
+        sys.stdout.write(f"{printable(str(path))}\n")

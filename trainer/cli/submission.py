@@ -15,6 +15,7 @@ import logging
 import sys
 from pathlib import Path
 
+from algorithm.errors import printable
 from trainer.cli import positive
 from trainer.submission import SubmissionError, manifest_of, remarks, summary, write_submission
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
             args.predictions, args.dataset, args.out, fill_empty=args.fill_empty, threads=args.threads
         )
     except SubmissionError as error:
-        sys.stdout.write("".join(f"{problem}\n" for problem in error.problems))
+        sys.stdout.write("".join(f"{printable(str(problem))}\n" for problem in error.problems))
         raise
     for task in summary(entries):
         sys.stdout.write(f"{task.name}: {task.cases} cases{', filled empty' if task.filled else ''}\n")

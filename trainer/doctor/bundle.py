@@ -11,7 +11,6 @@ import posixpath
 import stat
 import tarfile
 import tempfile
-import zlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,12 +63,14 @@ def _read(path: Path) -> list[Bundle]:
     """Read a bundle, or the members of an ensemble, as the container does once the platform has unpacked a tarball."""
     from algorithm.bundle import read_bundles
     from algorithm.errors import InputError
+    from algorithm.tarball import members, open_tarball
 
     if not path.is_file():
         return read_bundles([path])
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(path) as archive:
-            archive.extractall(folder, filter="data")
+        with open_tarball(path) as archive:
+            for member in members(archive, path):
+                archive.extract(member, folder, filter="data")
         try:
             return read_bundles([Path(folder)])
         except InputError as problem:
@@ -120,6 +121,8 @@ def _of_name(name: str, where: str) -> list[Finding]:
 def _of_tarball(path: Path) -> list[Finding]:
     """Examine the list of a tarball's members; nothing is unpacked."""
     from algorithm.bundle import DESCRIPTION, LARGEST_BYTES, PICKLES
+    from algorithm.errors import InputError
+    from algorithm.tarball import members, open_tarball
 
     if path.suffix in PICKLES:
         return _of_name(path.name, str(path))
@@ -133,21 +136,18 @@ def _of_tarball(path: Path) -> list[Finding]:
             )
         )
     try:
-        with tarfile.open(path) as archive:
-            members = archive.getmembers()
-            # The checksum of a compressed tarball is at its very end.
-            while archive.fileobj is not None and archive.fileobj.read(1 << 20):
-                pass
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as problem:
-        return [error(f"{path} is not a readable tarball of a model bundle: {problem}")]
-    size = sum(member.size for member in members)
+        with open_tarball(path) as archive:
+            listed = list(members(archive, path))
+    except InputError as problem:
+        return [error(problem)]
+    size = sum(member.size for member in listed)
     if size > LARGEST_BYTES:
         findings.append(
             error(f"{path} unpacks to {size} bytes, more than the {LARGEST_BYTES} that a bundle may hold")
         )
-    for member in members:
+    for member in listed:
         findings += _of_member(path, member)
-    names = Counter(_normal(member.name) for member in members)
+    names = Counter(_normal(member.name) for member in listed)
     findings += [
         error(f"{path} holds {name} twice; which one counts depends on who unpacks it")
         for name, count in names.items()

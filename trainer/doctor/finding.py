@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from algorithm.errors import printable
+
 Severity = Literal["error", "warning", "note"]
 
 
@@ -16,7 +18,7 @@ class Finding:
     sentence: str
 
     def __str__(self) -> str:
-        return f"{self.severity}: {self.sentence}"
+        return f"{self.severity}: {printable(self.sentence)}"
 
 
 def error(sentence: object) -> Finding:
