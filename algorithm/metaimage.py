@@ -146,7 +146,7 @@ def data_file_beside(path: Path, name: str) -> Path:
         raise InputError(
             f"{path} keeps its voxels in several files ({name[:SHOWN]!r}); write it as one .mha or .nii.gz"
         )
-    if Path(name).name != name:
+    if Path(name).name != name.removeprefix("./"):
         raise InputError(
             f"{path} keeps its voxels outside its own folder ({name[:SHOWN]!r}); put the two files side by side"
         )

@@ -639,6 +639,8 @@ ACCEPTED: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("nrrd", field("encoding", "raw\n# " + "x" * 3000, ": ")),
     ("nrrd", field("encoding", "raw\nmeasurement frame: (1,0,0) (0,1,0) (0,0,1)", ": ")),
     ("nhdr", field("data file", "scan.raw\nbyte skip: -1", ": ")),
+    ("nhdr", field("data file", "./scan.raw", ": ")),
+    ("mhd", field("ElementDataFile", "./scan.raw")),
 ]
 
 
