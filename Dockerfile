@@ -16,44 +16,31 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 WORKDIR /build
 
-# A stage of its own, so that only an edit of the requirements installs them again.
-FROM python AS requirements
-COPY pyproject.toml /
-RUN mkdir /requirements \
-    && python3 -c "import tomllib; project = tomllib.load(open('/pyproject.toml', 'rb'))['project']; \
-        extras = project['optional-dependencies']; \
-        print(*project['dependencies'], *extras['algorithm'], *(name for name in extras['openvino'] if name.startswith('openvino')), sep='\n')" > /all.txt \
-    && grep -vE '^(evalutils|openvino)' /all.txt > /requirements/common.txt \
-    && grep -E '^(evalutils|openvino)' /all.txt > /requirements/alone.txt
-
 FROM pip AS dependencies
 ARG TORCH=cpu
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 # Another CUDA than that of PyPI's build, for older drivers: such as https://download.pytorch.org/whl/cu126
 ARG TORCH_CUDA_INDEX
-COPY constraints.txt ./
-# "===" asks for the version of PyPI, which is the CUDA build, and not for a local "+cpu" build of it.
-RUN version=$(sed -n 's/^torch==//p' constraints.txt) \
-    && case "$TORCH" in \
-        cpu) set -- --extra-index-url "$TORCH_CPU_INDEX" "torch==$version+cpu" ;; \
-        cuda) if [ -z "$TORCH_CUDA_INDEX" ]; then set -- "torch===$version"; \
-            else set -- --extra-index-url "$TORCH_CUDA_INDEX" "torch==$version+${TORCH_CUDA_INDEX##*/}"; fi ;; \
-        *) echo "TORCH must be cpu or cuda, got '$TORCH'" >&2; exit 1 ;; \
-    esac \
-    && /opt/pip/bin/pip --python /opt/venv install --no-deps "$@" \
-    && rm -r /opt/venv/lib/python3.11/site-packages/torch/include
-# evalutils also declares the packages of its project generator (cookiecutter, pip-tools); named here are those
-# that its SegmentationAlgorithm imports. openvino also declares one that reports its use to its makers.
-COPY --from=requirements /requirements ./
-RUN /opt/pip/bin/pip --python /opt/venv install -c constraints.txt -r common.txt imageio pandas scikit-learn scipy \
-    && /opt/pip/bin/pip --python /opt/venv install --no-deps -c constraints.txt -r alone.txt
+COPY requirements ./
+# pip takes only wheels whose SHA-256 is listed, and refuses a list that lacks what a package on it needs. TORCH is
+# checked before anything is downloaded.
+RUN case "$TORCH" in cpu | cuda) ;; *) echo "TORCH must be cpu or cuda, got '$TORCH'" >&2; exit 1 ;; esac \
+    && install="/opt/pip/bin/pip --python /opt/venv install --only-binary :all:" \
+    && $install --require-hashes -r image.txt \
+    && if [ "$TORCH" = cpu ]; then $install --require-hashes --extra-index-url "$TORCH_CPU_INDEX" -r torch-cpu.txt; \
+    elif [ -z "$TORCH_CUDA_INDEX" ]; then $install --require-hashes -r torch-cuda.txt; \
+    else version=$(sed -n 's/^torch===\([^ ]*\) .*/\1/p' torch-cuda.txt) \
+        && $install --extra-index-url "$TORCH_CUDA_INDEX" "torch==$version+${TORCH_CUDA_INDEX##*/}"; \
+    fi \
+    && rm -r /opt/venv/lib/python3.11/site-packages/torch/include \
+    && $install --require-hashes --no-deps -r alone.txt
 
 FROM pip AS wheel
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends g++ python3-dev \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
-COPY constraints.txt ./
-RUN /opt/pip/bin/pip install -c constraints.txt cmake ninja pybind11 scikit-build-core
+COPY requirements/build.txt ./
+RUN /opt/pip/bin/pip install --only-binary :all: --require-hashes -r build.txt
 COPY . ./
 # The command `decathlon` needs the training code, so its script is left out.
 RUN PATH=/opt/pip/bin:$PATH pip wheel . --no-deps --no-build-isolation --wheel-dir dist \
@@ -69,6 +56,8 @@ RUN useradd --uid 1000 --no-create-home --home-dir /tmp --shell /usr/sbin/nologi
     && install --directory --owner=algorithm --group=algorithm /input /output
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=wheel /hospital /opt/venv/lib/python3.11/site-packages
+# tools/sbom.sh reads the wheels' hashes here.
+COPY requirements /opt/algorithm/requirements
 # HOME: the platform may choose a user that has none. NVIDIA_*: a host's NVIDIA runtime lends a GPU only on request.
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \

@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences pins sbom clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -23,9 +23,11 @@ help:
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
 	@echo "make fuzz            20,000 hostile scans through all that reads scans: the table in docs/RELIABILITY.md (about 20 minutes)"
 	@echo "make fuzz-kernels    each kernel under sanitizers with arguments that libFuzzer makes, CALLS=20000 times (about 10 minutes)"
+	@echo "make pins            requirements/: the image's packages as constraints.txt has them, with the hashes of their wheels"
 	@echo "make kills           every verb killed at 50 random moments and continued: the table in docs/RELIABILITY.md (about 20 minutes)"
 	@echo "make long-run        500 predictions in one process, twice: memory, file handles and threads"
 	@echo "make container-test  the container, built and run on real and hostile input"
+	@echo "make sbom            build/sbom.json: what IMAGE (decathlon-unet) is made of, as CycloneDX"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -91,6 +93,7 @@ bench-smoke: $(VENV)/bench.stamp
 
 check: $(VENV)/dev.stamp
 	$(BIN)/python tools/audit.py constraints.txt
+	$(BIN)/python tools/pins.py --check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -132,6 +135,12 @@ format: $(VENV)/dev.stamp
 
 licences: $(VENV)/dev.stamp
 	$(BIN)/python tools/licences.py docs/LICENCES.md
+
+pins: $(VENV)/dev.stamp
+	$(BIN)/python tools/pins.py
+
+sbom: $(VENV)/dev.stamp
+	PYTHON=$(abspath $(BIN))/python tools/sbom.sh build/sbom.json
 
 clean:
 	rm -rf build demo $(VENV)
