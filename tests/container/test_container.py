@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from algorithm.bundle import FILES, write_bundle
 from algorithm.geometry import Geometry
@@ -270,6 +274,41 @@ def test_image_holds_the_hospital_rooms_only(engine: Engine | None, image: str) 
     assert needed <= set(found["distributions"])
     assert not {".cpp", ".hpp", ".a", ".h"} & {suffix for room in found["rooms"].values() for suffix in room}
     assert found["rooms"]["voxelcore"].count(".so") == 1
+
+
+INSTALLED = """
+import importlib.metadata, json, subprocess
+lines = subprocess.run(["dpkg-query", "--show"], check=True, capture_output=True, text=True).stdout.splitlines()
+debian = dict(line.split("\\t") for line in lines)
+python = {found.name: found.version for found in importlib.metadata.distributions()}
+print(json.dumps({"deb": {name.split(":")[0]: debian[name] for name in debian}, "pypi": python}))
+"""
+
+
+def test_bill_of_materials_lists_what_the_image_really_has(
+    engine: Engine | None, image: str, tmp_path: Path, note: Note
+) -> None:
+    assert engine is not None
+    environment = os.environ | {"ENGINE": engine.name, "IMAGE": image, "PYTHON": sys.executable}
+    script = [str(REPOSITORY / "tools" / "sbom.sh"), str(tmp_path / "sbom.json")]
+    finished_well(timed(script, environment=environment))
+    text = (tmp_path / "sbom.json").read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    listed: dict[str, dict[str, str]] = {"deb": {}, "pypi": {}}
+    hashes = {}
+    for one in json.loads(text)["components"]:
+        if kind := re.match("pkg:(deb|pypi)/", one.get("purl", "")):
+            listed[kind[1]][one["name"]] = one["version"]
+            hashes[one["name"]] = [each["content"] for each in one.get("hashes", ())]
+    done = finished_well(engine.run(image, {}, user="4321:4321", command=("python", "-c", INSTALLED)))
+    assert listed == json.loads(done.stdout)
+    assert listed["pypi"].keys() >= {"decathlon-unet", "evalutils", "numpy", "openvino", "simpleitk", "torch"}
+    assert listed["deb"].keys() >= {"libc6", "python3.11-minimal"}
+    unhashed = {name for name in listed["pypi"] if not hashes[name]}
+    assert unhashed == {"decathlon-unet"}, "a wheel was installed that no list in requirements/ has"
+    (torch,) = hashes["torch"]
+    assert f"--hash=sha256:{torch}" in (REPOSITORY / "requirements" / "torch-cpu.txt").read_text()
+    note(f"bill of materials: {len(listed['pypi'])} Python and {len(listed['deb'])} Debian packages")
 
 
 PROBE = """
