@@ -29,7 +29,7 @@ RUN case "$TORCH" in cpu | cuda) ;; *) echo "TORCH must be cpu or cuda, got '$TO
     && $install --require-hashes -r image.txt \
     && if [ "$TORCH" = cpu ]; then $install --require-hashes --extra-index-url "$TORCH_CPU_INDEX" -r torch-cpu.txt; \
     elif [ -z "$TORCH_CUDA_INDEX" ]; then $install --require-hashes -r torch-cuda.txt; \
-    else version=$(sed -n 's/^torch===\([^ ]*\) .*/\1/p' torch-cuda.txt) \
+    else version=$(sed -n 's/^torch==\([^ ]*\) .*/\1/p' torch-cuda.txt) \
         && $install --extra-index-url "$TORCH_CUDA_INDEX" "torch==$version+${TORCH_CUDA_INDEX##*/}"; \
     fi \
     && rm -r /opt/venv/lib/python3.11/site-packages/torch/include \

@@ -93,6 +93,7 @@ bench-smoke: $(VENV)/bench.stamp
 
 check: $(VENV)/dev.stamp
 	$(BIN)/python tools/audit.py constraints.txt
+	$(BIN)/python tools/audit.py requirements/torch-cuda.txt
 	$(BIN)/python tools/pins.py --check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

@@ -149,7 +149,7 @@ def test_what_the_image_installs_is_what_constraints_pin_and_each_wheel_has_its_
         ("image", r"numpy==.*\n", "", "image.txt: numpy is missing"),
         ("image", r"filelock==.*\n", "", "image.txt: filelock is missing"),
         ("alone", r"openvino==.*\n", "", "alone.txt: openvino is missing"),
-        ("torch-cuda", r"torch===.*\n", "", "torch-cuda.txt: torch is missing"),
+        ("torch-cuda", r"torch==.*\n", "", "torch-cuda.txt: torch is missing"),
         ("build", r"ninja==.*\n", "", "build.txt: ninja is missing"),
         ("image", r"scipy==\S+", "scipy==1.0.0", "image.txt: scipy must be "),
         ("torch-cpu", r"\+cpu", "", "torch-cpu.txt: torch must be "),
@@ -181,11 +181,23 @@ def test_a_list_that_lacks_something_is_refused(
     assert any(found.startswith(sentence) for found in problems(folder)), problems(folder)
 
 
+def test_the_image_installs_by_hash_but_for_its_own_wheel_and_another_cuda() -> None:
+    text = (TOOLS.parent / "Dockerfile").read_text()
+    installs = re.findall(
+        r"(?:\$install|pip/bin/pip(?: --python \S+)? install) (?!--only-binary :all:\")(.+)", text
+    )
+    assert len(installs) == 7
+    unhashed = [words for words in installs if "--require-hashes" not in words]
+    assert len(unhashed) == 2, unhashed
+    assert any("dist/*.whl" in words for words in unhashed)
+    assert any("$TORCH_CUDA_INDEX" in words for words in unhashed)
+
+
 def test_a_wheel_without_a_hash_is_not_written() -> None:
     pins = tool("pins")
     package = {"metadata": {"name": "Torch", "version": "2.0"}}
     listed = package | {"download_info": {"archive_info": {"hashes": {"sha256": "a" * 64}}}}
-    assert pins.line_of(listed) == f"torch===2.0 --hash=sha256:{'a' * 64}"
+    assert pins.line_of(listed) == f"torch==2.0 --hash=sha256:{'a' * 64}"
     with pytest.raises(SystemExit, match=r"must give a SHA-256 for torch 2\.0"):
         pins.line_of(package | {"download_info": {"archive_info": {}}})
 

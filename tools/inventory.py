@@ -10,7 +10,7 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
-PIN = re.compile(r"([\w.-]+)={2,3}(\S+) --hash=sha256:([0-9a-f]{64})")
+PIN = re.compile(r"([\w.-]+)==(\S+) --hash=sha256:([0-9a-f]{64})")
 
 
 def of_python(package: Distribution) -> dict[str, Any]:

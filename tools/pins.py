@@ -35,7 +35,7 @@ ALONE: dict[str, tuple[str, ...]] = {
     "evalutils": ("imageio", "pandas", "scikit-learn", "scipy"),
     "openvino": (),
 }
-LINE = re.compile(r"(?P<name>[\w.-]+)(?P<equal>={2,3})(?P<version>\S+) --hash=sha256:[0-9a-f]{64}")
+LINE = re.compile(r"(?P<name>[\w.-]+)==(?P<version>\S+) --hash=sha256:[0-9a-f]{64}")
 # What only a CUDA build of PyTorch needs; constraints.txt has none of it.
 CUDA = re.compile(r"cuda-.+|nvidia-.+|triton")
 HEAD = "# {what}.\n# Wheels for CPython 3.11 on Linux x86_64. Written by `make pins`.\n"
@@ -149,9 +149,7 @@ def line_of(installed: dict[str, Any]) -> str:
         raise SystemExit(
             f"pins: the index must give a SHA-256 for {name} {version}, and gives none; ask another"
         )
-    # "===" asks for PyPI's torch, which is the CUDA build, and not for a local "+cpu" build of it.
-    equal = "===" if name == "torch" and "+" not in version else "=="
-    return f"{name}{equal}{version} --hash=sha256:{digest}"
+    return f"{name}=={version} --hash=sha256:{digest}"
 
 
 def write(folder: Path) -> None:
@@ -164,6 +162,7 @@ def write(folder: Path) -> None:
     torch = pinned(REPOSITORY / "constraints.txt")["torch"]
     roots = [str(one) for one in declared(REPOSITORY / "pyproject.toml") if one.name not in ALONE]
     roots += [name for names in ALONE.values() for name in names]
+    # "===" asks for PyPI's build, which is that for CUDA, and not for a "+cpu" that an index may have beside it.
     image = resolve(f"torch==={torch}", *roots)
     cuda = {name: image.pop(name) for name in list(image) if name == "torch" or CUDA.fullmatch(name)}
     written = {
