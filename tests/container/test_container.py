@@ -299,14 +299,14 @@ def test_bill_of_materials_lists_what_the_image_really_has(
     for one in json.loads(text)["components"]:
         if kind := re.match("pkg:(deb|pypi)/", one.get("purl", "")):
             listed[kind[1]][one["name"]] = one["version"]
-            hashes[one["name"]] = [each["content"] for each in one.get("hashes", ())]
+            hashes[kind[1], one["name"]] = [each["content"] for each in one.get("hashes", ())]
     done = finished_well(engine.run(image, {}, user="4321:4321", command=("python", "-c", INSTALLED)))
     assert listed == json.loads(done.stdout)
     assert listed["pypi"].keys() >= {"decathlon-unet", "evalutils", "numpy", "openvino", "simpleitk", "torch"}
     assert listed["deb"].keys() >= {"libc6", "python3.11-minimal"}
-    unhashed = {name for name in listed["pypi"] if not hashes[name]}
+    unhashed = {name for name in listed["pypi"] if not hashes["pypi", name]}
     assert unhashed == {"decathlon-unet"}, "a wheel was installed that no list in requirements/ has"
-    (torch,) = hashes["torch"]
+    (torch,) = hashes["pypi", "torch"]
     assert f"--hash=sha256:{torch}" in (REPOSITORY / "requirements" / "torch-cpu.txt").read_text()
     note(f"bill of materials: {len(listed['pypi'])} Python and {len(listed['deb'])} Debian packages")
 
