@@ -75,6 +75,7 @@ TEXTS = {
     ),
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "NDims"),
 }
+FLAGS = {"BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData"}
 KNOWN = {*TEXTS, *VECTORS, *MATRICES, "DimSize", "CenterOfRotation"}
 
 
@@ -182,6 +183,9 @@ def _check_numbers(path: Path, fields: dict[str, str], channels: Sequence[str]) 
             f"{path} must be {wanted_volume(channels)}, but its size is {size} (x, y, z) with {numbers:.40} numbers "
             "a voxel"
         )
+    for key in FLAGS & fields.keys():
+        if fields[key].lower() not in ("true", "false", "1", "0"):  # MetaIO looks at the first letter alone
+            raise InputError(f"{path} has a damaged header: {key} = {shown(fields, key)}")
     if "BinaryData" in fields and not _true(fields, "BinaryData"):
         raise InputError(
             f"{path} keeps its voxels as text, which is not supported; write them as binary data"

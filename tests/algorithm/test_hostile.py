@@ -103,6 +103,8 @@ HEADERS: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("mha", field("ElementType", "MET_SHORT\nName = " + "x" * 300), "has a damaged header: Name is too long"),
     ("mha", field("ElementType", "MET_SHORT\nElementSpacing: 9 9 9 ="), "'ElementSpacing: 9 9 9' is no key"),
     ("mha", field("ElementType", "MET_SHORT\nDimSize = 1 1 1"), "DimSize stands there twice"),
+    ("mha", field("CompressedData", "Tomorrow"), "has a damaged header: CompressedData = Tomorrow"),
+    ("mha", field("BinaryDataByteOrderMSB", "1e9"), "has a damaged header: BinaryDataByteOrderMSB = 1e9"),
     ("mha, compressed", field("CompressedDataSize", "1" + "0" * 200), "CompressedDataSize = 1000"),
     (
         "mha, compressed",
