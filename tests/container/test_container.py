@@ -205,6 +205,27 @@ def test_each_hostile_scan_is_refused_and_the_sound_one_beside_them_is_segmented
     assert Geometry.of(image) == Geometry.of(other)
 
 
+def test_a_scan_beyond_the_memory_of_the_job_is_refused_and_the_next_is_segmented(
+    engine: Engine | None, runner: Runner, bundle: Path, new_job: NewJob, real_data: Path
+) -> None:
+    if engine is None:
+        pytest.skip("without an engine nothing limits the memory")
+    job = new_job(bundle)
+    job.add(sitk.ReadImage(str(real_data / SCANS[0])), "sound.mha")
+    header = (
+        "ObjectType = Image\nNDims = 3\nDimSize = 1024 1024 1500\nElementSpacing = 0.4 0.4 0.8\nOffset = 0 0 0\n"
+        "TransformMatrix = 1 0 0 0 1 0 0 0 1\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    large = job.input / "large.mha"
+    large.write_text(header)
+    os.truncate(large, len(header) + 2 * 1024 * 1024 * 1500)  # zeros that take no place on the disk
+    done = runner.run(job)
+    assert done.status == 1
+    assert "large.mha takes 5.9 GiB of memory while it is read, and " in done.last_line
+    assert "GiB are free" in done.last_line
+    assert job.files() == ["images/sound.mha", "results.json"]
+
+
 def test_corrupt_scan_fails_the_job(runner: Runner, bundle: Path, new_job: NewJob) -> None:
     job = new_job(bundle)
     (job.input / LAYOUTS[0]).write_bytes(
