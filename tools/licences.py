@@ -21,7 +21,7 @@ Written by `make licences`, of a development environment, which holds more than 
 |---|---|---|
 """
 # Whose metadata names no licence that pip-licenses finds; read in the package's own files.
-NAMED_BY_HAND = {"cookiecutter": "BSD-3-Clause"}
+NAMED_BY_HAND = {"atheris": "Apache-2.0", "cookiecutter": "BSD-3-Clause"}
 OURS = "decathlon-unet"
 
 
