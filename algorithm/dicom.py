@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from algorithm.dicom_elements import check_elements, damaged
+from algorithm.dicom_elements import Stated, check_elements, damaged
 from algorithm.errors import InputError
 from algorithm.geometry import ORTHONORMAL_TOLERANCE, Geometry, numbers
 from algorithm.itk import ONE_AT_A_TIME, PIXEL_TYPES, check_size, quiet, reason
@@ -64,6 +64,7 @@ class Slice:
     thickness_mm: NDArray[np.float64]  # (1,): SpacingBetweenSlices, or else SliceThickness
     tilt_deg: float
     description: str
+    no_hu: str  # why ITK would not give HU, "" where it does
 
 
 def read_series(folder: Path) -> sitk.Image:
@@ -182,13 +183,17 @@ def _header(path: Path) -> Slice | None:
     if _tag(reader, "0008|0016").startswith(NOT_AN_IMAGE):
         return None
     size = reader.GetSize()
-    if tuple(size[:2]) != stated:
-        raise damaged(path, f": {size[0]} x {size[1]} pixels, and it claims {stated[0]} x {stated[1]}")
-    for key, name in (("0028|1052", "RescaleIntercept"), ("0028|1053", "RescaleSlope")):
-        _numbers(path, reader, key, name, 1)
-    allocated, stored = (_tag(reader, key) or "0" for key in ("0028|0100", "0028|0101"))
-    if not (allocated.isdecimal() and stored.isdecimal() and 0 < int(stored) <= int(allocated)):
-        raise InputError(f"{path} has a damaged header: {stored} bits stored of {allocated} allocated")
+    if tuple(size[:2]) != stated.size_xy:
+        raise damaged(
+            path, f": {size[0]} x {size[1]} pixels, and it claims {stated.size_xy[0]} x {stated.size_xy[1]}"
+        )
+    _numbers(path, reader, "0028|1052", "RescaleIntercept", 1)
+    slope = _numbers(path, reader, "0028|1053", "RescaleSlope", 1)
+    bits = [_tag(reader, key) or "0" for key in ("0028|0100", "0028|0101", "0028|0102")]
+    if not (all(map(str.isdecimal, bits)) and 0 < int(bits[1]) <= int(bits[2]) + 1 <= int(bits[0])):
+        raise InputError(
+            f"{path} has a damaged header: {bits[1]} bits stored of {bits[0]} allocated, the highest of them {bits[2]}"
+        )
     between = _numbers(path, reader, "0018|0088", "SpacingBetweenSlices", 1)
     thickness = _numbers(path, reader, "0018|0050", "SliceThickness", 1)
     tilt = _tag(reader, "0018|1120")
@@ -204,8 +209,19 @@ def _header(path: Path) -> Slice | None:
         spacing_yx_mm=_numbers(path, reader, "0028|0030", "PixelSpacing", 2),
         thickness_mm=between if between.size else thickness,
         tilt_deg=_tilt(tilt),
+        no_hu=_no_hu(reader, slope, stated),
         description=" ".join(word for word in (f"number {number}" if number else "", text) if word),
     )
+
+
+def _no_hu(reader: sitk.ImageFileReader, slope: NDArray[np.float64], stated: Stated) -> str:
+    """Return what keeps ITK from giving HU: it inverts MONOCHROME1, and knows no tables and no slope of 0."""
+    interpretation = _tag(reader, "0028|0004")
+    if interpretation != "MONOCHROME2":
+        return f"its PhotometricInterpretation is {interpretation or 'missing'}, and must be MONOCHROME2"
+    if stated.modality_lut:
+        return "a table (ModalityLUTSequence) turns its pixels into HU, which is not supported"
+    return "its RescaleSlope is 0" if slope.size and slope[0] == 0 else ""
 
 
 def _storage_class(start: bytes) -> str:
@@ -306,6 +322,8 @@ def _check_alike(folder: Path, slices: list[Slice]) -> None:
             )
         if one.dtype == object:
             raise InputError(f"{one.path} must have one number per pixel, but is a colour image")
+        if one.no_hu:
+            raise InputError(f"{one.path} cannot be read as HU: {one.no_hu}; export it anew")
         for name, value in (
             ("ImagePositionPatient", one.position),
             ("ImageOrientationPatient", one.axes),

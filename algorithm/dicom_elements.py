@@ -26,16 +26,35 @@ UNDEFINED = 0xFFFFFFFF
 META, PIXELS = 0x0002, (0x7FE0, 0x0010)
 SYNTAX = (0x0002, 0x0010)
 SAMPLES, FRAMES, ROWS, COLUMNS, ALLOCATED = ((0x0028, at) for at in (0x02, 0x08, 0x10, 0x11, 0x100))
-READ = (SYNTAX, SAMPLES, FRAMES, ROWS, COLUMNS, ALLOCATED)
+MODALITY_LUT = (0x0028, 0x3000)
+READ = (SYNTAX, SAMPLES, FRAMES, ROWS, COLUMNS, ALLOCATED, MODALITY_LUT)
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 DEEPEST = 32
-MOST_ELEMENTS = 200_000
+MOST_ELEMENTS = 20_000
+MOST_TILES = 1024  # of JPEG 2000
 MOST_AFTER_PIXELS = 8  # bytes that are no element, such as the newline of a careless export
 STREAM_HEAD_BYTES = 1 << 16
 STREAM_END = b"\xff\xd9"
 # Eight times a slice of 2048 x 2048 pixels of 16 bits: whatever it is compressed to, GDCM unpacks the whole.
 LARGEST_SLICE_BYTES = 64 << 20
 Tag = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a slice states of its pixels: columns and rows, and whether a table turns them into HU."""
+
+    size_xy: tuple[int, int]
+    modality_lut: bool
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What a compressed stream states of its pixels."""
+
+    size_xy: tuple[int, int]
+    components: int
+    tiles: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,8 +71,8 @@ class _DamagedError(Exception):
     """What is wrong with a file, as a clause."""
 
 
-def check_elements(path: Path) -> tuple[int, int]:
-    """Return columns and rows of a DICOM file whose elements lie within it, and whose pixels are as many as it says.
+def check_elements(path: Path) -> Stated:
+    """Return what a DICOM file states whose elements lie within it, and whose pixels are as many as it says.
 
     Raises:
         InputError: values and sequences that are longer than the file, sequences in each other more than 32 deep, fewer
@@ -82,11 +101,12 @@ class _Walk:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
         self.order, self.explicit, self.syntax = "<", True, ""
-        self.seen, self.pixels_seen = 0, False
+        self.seen = 0
+        self.pixels: list[Element] = []
         self.values: dict[Tag, bytes] = {}
 
-    def check(self) -> tuple[int, int]:
-        """Return columns and rows; raise _DamagedError where the file is shorter than it says."""
+    def check(self) -> Stated:
+        """Return what the file states; raise _DamagedError where it is shorter than it says."""
         at = self._meta()
         self.syntax = self.values.get(SYNTAX, b"").decode("ascii", "replace").strip("\0 ")
         if self.syntax == DEFLATED:
@@ -95,7 +115,9 @@ class _Walk:
         self.explicit = self.syntax not in IMPLICIT and self._looks_explicit(at)
         self.order = ">" if self.syntax == BIG_ENDIAN else "<"
         self._walk(at, self.size, 0)
-        return self._short(COLUMNS, 0), self._short(ROWS, 0)
+        for pixels in self.pixels:  # now that the size is known, wherever it stands
+            self._check_pixels(pixels)
+        return Stated((self._short(COLUMNS, 0), self._short(ROWS, 0)), MODALITY_LUT in self.values)
 
     def _meta(self) -> int:
         """Walk over the group 0002, which is explicit and little endian; return where the rest begins."""
@@ -112,7 +134,7 @@ class _Walk:
 
     def _walk(self, at: int, end: int, depth: int, *, item: bool = False) -> int:
         """Walk over elements from `at` to `end`, or of an item of undefined length to its delimiter; return the end."""
-        while at < end and not (depth == 0 and self.pixels_seen and self._only_padding(at)):
+        while at < end and not (depth == 0 and self.pixels and self._only_padding(at)):
             element = self._element(at)
             if item and element.tag == ITEM_END:
                 return element.start
@@ -122,8 +144,7 @@ class _Walk:
             if stop > end:
                 raise _DamagedError(f"{_name(element.tag)} claims {element.length} bytes, more than are left")
             if element.tag == PIXELS and depth == 0:
-                self.pixels_seen = True
-                self._check_pixels(element)
+                self.pixels.append(element)
             if element.tag == PIXELS and element.length == UNDEFINED:
                 stop = self._fragments(element.start)[1]
             elif element.kind == b"SQ" or element.length == UNDEFINED:
@@ -206,19 +227,22 @@ class _Walk:
         if pixels.length != UNDEFINED and pixels.length < wanted:
             raise _DamagedError(f"it claims {wanted} bytes of pixels, and {pixels.length} are there")
         if pixels.length == UNDEFINED and self.syntax.startswith(CODESTREAMS):
-            self._check_stream(
-                [item for item in self._fragments(pixels.start)[0][1:] if item[1]], columns, rows
-            )
+            fragments = [item for item in self._fragments(pixels.start)[0][1:] if item[1]]
+            self._check_stream(fragments, Stream((columns, rows), samples))
 
-    def _check_stream(self, fragments: list[tuple[int, int]], columns: int, rows: int) -> None:
+    def _check_stream(self, fragments: list[tuple[int, int]], claimed: Stream) -> None:
         """Raise _DamagedError unless compressed pixels are as many as the elements say, and the stream has an end."""
         if not fragments:
             raise _DamagedError("its compressed pixels are not there")
         (first, length), (last, its_length) = fragments[0], fragments[-1]
-        size = stream_size(self._read(first, min(length, STREAM_HEAD_BYTES)))
-        if size != (columns, rows):
-            stated = "of no size" if size is None else f"{size[0]} x {size[1]}"
-            raise _DamagedError(f"its compressed pixels are {stated}, and it claims {columns} x {rows}")
+        found = stream_of(self._read(first, min(length, STREAM_HEAD_BYTES)))
+        if found is None:
+            raise _DamagedError("its compressed pixels state no size")
+        if (found.size_xy, found.components) != (claimed.size_xy, claimed.components):
+            said = (f"{one.size_xy[0]} x {one.size_xy[1]} of {one.components}" for one in (found, claimed))
+            raise _DamagedError("its compressed pixels are {}, and it claims {}".format(*said))
+        if found.tiles > MOST_TILES:
+            raise _DamagedError(f"its compressed pixels are in {found.tiles} tiles")
         tail = self._read(max(last, last + its_length - 64), min(its_length, 64))
         if not tail.rstrip(b"\0").endswith(STREAM_END):
             raise _DamagedError("its compressed pixels are cut off")
@@ -263,22 +287,24 @@ def _name(tag: Tag) -> str:
     return f"({tag[0]:04x},{tag[1]:04x})"
 
 
-def stream_size(head: bytes) -> tuple[int, int] | None:
-    """Return width and height that a JPEG, JPEG-LS or JPEG 2000 stream states at its start, None where it states none.
+def stream_of(head: bytes) -> Stream | None:
+    """Return what a JPEG, JPEG-LS or JPEG 2000 stream states at its start, None where it states nothing.
 
     The markers are those of ISO/IEC 10918-1 (B.2.2), 14495-1 (C.2.2) and 15444-1 (A.5.1).
     """
-    if head.startswith(b"\xff\x4f\xff\x51") and len(head) >= 24:
-        right, bottom, left, top = struct.unpack_from(">4I", head, 8)
-        return right - left, bottom - top
+    if head.startswith(b"\xff\x4f\xff\x51") and len(head) >= 42:
+        right, bottom, left, top, across, down = struct.unpack_from(">6I", head, 8)
+        width, height = right - left, bottom - top
+        tiles = math.ceil(right / max(1, across)) * math.ceil(bottom / max(1, down))
+        return Stream((width, height), int(struct.unpack_from(">H", head, 40)[0]), tiles)
     at = 2
-    while head.startswith(b"\xff\xd8") and at + 9 <= len(head) and head[at] == 0xFF:
+    while head.startswith(b"\xff\xd8") and at + 10 <= len(head) and head[at] == 0xFF:
         marker = head[at + 1]
         if marker == 0xFF:  # a fill byte
             at += 1
         elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
             height, width = struct.unpack_from(">2H", head, at + 5)
-            return width, height
+            return Stream((width, height), head[at + 9])
         else:
             at += 2 + int(struct.unpack_from(">H", head, at + 2)[0])
     return None

@@ -273,6 +273,8 @@ def _reader(
     check_sides(path, geometry)
     if nifti_header:
         nifti.check_grid(path, nifti_header, geometry)
+    if meta_header:
+        metaimage.check_grid(path, meta_header, geometry)
     if whole and meta_header:
         metaimage.check_data(meta_header, wanted)
     if whole and nrrd_header:

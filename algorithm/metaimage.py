@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+
 from algorithm import payload
 from algorithm.errors import InputError
+from algorithm.geometry import Geometry, difference
 from algorithm.itk import check_size, wanted_volume
 from algorithm.payload import Header
 
@@ -43,7 +46,15 @@ TYPES = {
 }
 WHOLE = re.compile(r"[1-9][0-9]{0,17}")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-VECTORS = ("ElementSpacing", "ElementSize", "Offset", "Position", "Origin")
+SPACINGS, ORIGINS = ("ElementSpacing", "ElementSize"), ("Offset", "Position", "Origin")
+VECTORS = (*SPACINGS, *ORIGINS, "CenterOfRotation", "ImagePosition", "SequenceID")
+# How many numbers MetaIO reads for a field.
+NUMBERS = {
+    **dict.fromkeys(("ID", "ParentID", "HeaderSize", "ElementMin", "ElementMax", "ElementNBits"), 1),
+    **dict.fromkeys(("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset"), 1),
+    **dict.fromkeys(("CompressionLevel", "ElementNumberOfChannels", "CompressedDataSize"), 1),
+    "Color": 4,
+}
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 TEXTS = {
     *(
@@ -64,7 +75,7 @@ TEXTS = {
         "BinaryDataByteOrderMSB",
         "ElementByteOrderMSB",
     ),
-    *("CompressedData", "CompressedDataSize", "CompressionLevel", "HeaderSize", "Modality", "SequenceID"),
+    *("CompressedData", "CompressedDataSize", "CompressionLevel", "HeaderSize", "Modality"),
     *(
         "ElementMin",
         "ElementMax",
@@ -76,7 +87,8 @@ TEXTS = {
     *("ElementToIntensityFunctionSlope", "ElementToIntensityFunctionOffset", "NDims"),
 }
 FLAGS = {"BinaryData", "BinaryDataByteOrderMSB", "ElementByteOrderMSB", "CompressedData"}
-KNOWN = {*TEXTS, *VECTORS, *MATRICES, "DimSize", "CenterOfRotation"}
+KNOWN = {*TEXTS, *VECTORS, *MATRICES, *NUMBERS, "DimSize"}
+MAY_BE_EMPTY = {"Comment", "Name", "ObjectSubType", "AcquisitionDate", "Modality", "AnatomicalOrientation"}
 
 
 def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
@@ -97,7 +109,15 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
             "%s does not say how it is oriented (no TransformMatrix); taken as x left, y back, z up", path
         )
     beside = _voxel_file(path, fields)
-    return Header(fields, path, end) if beside == path else Header(fields, beside, 0)
+    skipped = fields.get("HeaderSize", "0")
+    allowed = "0" if beside == path or _true(fields, "CompressedData") else r"-1|[0-9]{1,9}"
+    if not re.fullmatch(allowed, skipped):
+        raise InputError(
+            f"{path} has HeaderSize = {shown(fields, 'HeaderSize')}, which is for plain voxels in a file of their own"
+        )
+    if beside == path:
+        return Header(fields, path, end)
+    return Header(fields, beside, int(skipped))
 
 
 def voxel_file(path: Path) -> Path:
@@ -109,7 +129,7 @@ def _voxel_file(path: Path, fields: dict[str, str]) -> Path:
     name = fields["ElementDataFile"]
     if not name:
         raise InputError(f"{path} has a damaged header: ElementDataFile is empty")
-    return path if name.lower() == "local" else data_file_beside(path, name)
+    return path if name in ("LOCAL", "Local", "local") else data_file_beside(path, name)
 
 
 def stated_channels(path: Path) -> int:
@@ -138,7 +158,34 @@ def check_data(header: Header, wanted: int) -> None:
             packed = file.read(claimed)
         payload.check_zlib(header.data_file, BytesIO(packed), wanted)
     else:
-        payload.check_plain(header.data_file, header.data_start, wanted)
+        payload.check_plain(header.data_file, max(0, header.data_start), wanted)
+        if header.data_start >= 0:
+            payload.check_end(header.data_file, header.data_start + wanted)
+
+
+def check_grid(path: Path, header: Header, read: Geometry) -> None:
+    """Raise InputError unless ITK read the grid that the header states, which it may have understood otherwise."""
+    fields = header.fields
+    axes = len(fields["DimSize"].split())
+
+    def numbers_of(keys: Sequence[str]) -> list[float] | None:
+        found = next((fields[key] for key in keys if key in fields), None)
+        return None if found is None else [float(part) for part in found.split()]
+
+    (nx, ny, nz), (sx, sy, sz), (x, y, z) = (
+        (numbers_of(keys) or [])[:3] for keys in (("DimSize",), SPACINGS, ORIGINS)
+    )
+    matrix = np.array(numbers_of(MATRICES) or np.eye(axes)).reshape(axes, axes)[:3, :3]
+    try:
+        # A row of the file is the direction of an index axis, a column of ours is.
+        stated = Geometry(
+            (int(nz), int(ny), int(nx)), (sz, sy, sx), (x, y, z), tuple(matrix.T.ravel().tolist())
+        )
+    except ValueError as error:
+        raise InputError(f"{path} has no usable grid: {error}") from None
+    different = difference(read, stated, origin_mm=1e-6, spacing_relative=1e-9, direction=1e-9)
+    if different:
+        raise InputError(f"{path} has a header that is read in two ways: {different}; write it anew")
 
 
 def data_file_beside(path: Path, name: str) -> Path:
@@ -197,10 +244,31 @@ def _check_numbers(path: Path, fields: dict[str, str], channels: Sequence[str]) 
     if fields.get("ElementType") not in TYPES:
         raise InputError(f"{path} has a damaged header: ElementType = {shown(fields, 'ElementType')}")
     check_size(path, size, TYPES[fields["ElementType"]] * int(numbers))
-    for key in (*VECTORS, *MATRICES):
-        wanted = axes * axes if key in MATRICES else axes
-        if key in fields and not finite_numbers(fields[key].split(), wanted):
+    counts = {**dict.fromkeys(MATRICES, axes * axes), **dict.fromkeys(VECTORS, axes), **NUMBERS}
+    for key in counts.keys() & fields.keys():
+        # Of fewer MetaIO takes the rest from the next line.
+        if not finite_numbers(fields[key].split(), counts[key]):
             raise InputError(f"{path} has a damaged header: {key} = {shown(fields, key)}")
+    if any(not fields[key] for key in KNOWN & fields.keys() if key not in MAY_BE_EMPTY):
+        empty = next(key for key in KNOWN & fields.keys() if not fields[key] and key not in MAY_BE_EMPTY)
+        raise InputError(f"{path} has a damaged header: {empty} is empty")
+    _check_meaning(path, fields)
+
+
+def _check_meaning(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError where two fields contradict each other, or say what ITK does not follow."""
+    for group in (SPACINGS, ORIGINS, MATRICES, ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")):
+        named = [key for key in group if key in fields]
+        if len({tuple(fields[key].lower().split()) for key in named}) > 1:
+            raise InputError(f"{path} has a header that contradicts itself: {' and '.join(named)} differ")
+    if fields.get("DistanceUnits", "mm") not in ("mm", "?"):
+        raise InputError(f"{path} states its grid in {shown(fields, 'DistanceUnits')}; it must be in mm")
+    identity = {"ElementToIntensityFunctionSlope": 1.0, "ElementToIntensityFunctionOffset": 0.0}
+    for key, value in identity.items():
+        if float(fields.get(key, value)) != value:
+            raise InputError(
+                f"{path} has {key} = {shown(fields, key)}, which is not applied when it is read; store HU themselves"
+            )
 
 
 def shown(fields: dict[str, str], key: str) -> str:
@@ -227,9 +295,8 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     at = 0
     while (end := raw.find(b"\n", at)) >= 0:
-        key, separator, value = (
-            part.strip() for part in raw[at:end].decode("ascii", "backslashreplace").partition("=")
-        )
+        line = raw[at:end].removesuffix(b"\r").decode("utf-8", "backslashreplace")
+        key, separator, value = (part.strip(" \t") for part in line.partition("="))
         at = end + 1
         if not separator and not key:
             continue

@@ -35,6 +35,7 @@ FORM_DIRECTION = 1e-3
 FORM_ORIGIN_VOXELS = 0.1
 # The sform's columns must be as long as the spacing, or the two disagree on the size of a voxel.
 SCALE_TOLERANCE = 1e-3
+QUATERNION_TOLERANCE = 1e-4
 # A sform whose shear moves no voxel further is taken as regular, as a DICOM series is.
 SHEARED_VOXELS = 0.5
 WRONG_UNITS = {1: "metres", 3: "micrometres"}
@@ -120,6 +121,9 @@ def check_header(path: Path, channels: Sequence[str] = ()) -> Header:
         raise InputError(
             f"{path} states its grid in {WRONG_UNITS[header.unit]}; it must be in mm (xyzt_units 2)"
         )
+    b, c, d = header.quaternion
+    if header.qform_code > 0 and b * b + c * c + d * d > 1 + QUATERNION_TOLERANCE:
+        raise InputError(f"{path} has a damaged qform or sform: its quaternion is no rotation")
     _check_sform(path, header)
     check_size(path, header.size, header.dtype.itemsize)
     return header
@@ -177,6 +181,11 @@ def check_data(path: Path, header: Header) -> None:
             payload.check_gzip(path, file, int(header.data_start) + wanted)
     else:
         payload.check_plain(path, int(header.data_start), wanted)
+        over = path.stat().st_size - int(header.data_start) - wanted
+        if over > payload.LINE_BREAK_BYTES:
+            log.warning(
+                "%s has %d bytes more than its header claims; does it state the right type?", path, over
+            )
 
 
 def not_finite(path: Path, header: Header) -> Planes:

@@ -15,12 +15,15 @@ from algorithm.payload import Header
 log = logging.getLogger(__name__)
 
 # Of teem.sourceforge.net/nrrd/format.html. Teem trusts what follows a known name: digits without end have ended it.
-FIELDS = (
-    "content|number|type|block ?size|dimension|space|space dimension|sizes|spacings|thicknesses|axis ?mins|axis ?maxs|"
-    "space directions|centers|centerings|kinds|labels|units|min|max|old ?min|old ?max|data ?file|endian|encoding|"
-    "line ?skip|byte ?skip|sample ?units|space units|space origin|measurement frame"
+NAMES = (
+    "content|number|type|block size|dimension|space|space dimension|sizes|spacings|thicknesses|axis mins|axis maxs|"
+    "space directions|centers|centerings|kinds|labels|units|min|max|old min|old max|data file|endian|encoding|"
+    "line skip|byte skip|sample units|space units|space origin|measurement frame"
 )
+# teem also takes a name without its blank.
+FIELDS = {spelt: name for name in NAMES.split("|") for spelt in (name, name.replace(" ", ""))}
 LONGEST_VALUE = 500
+MILLIMETRES = ("", "mm", "millimeter", "millimeters", "millimetre", "millimetres", "???")
 ENCODINGS = ("raw", "gzip", "gz")
 ANATOMICAL_SPACES = (
     "left-posterior-superior",
@@ -57,7 +60,11 @@ def voxel_file(path: Path) -> Path:
 
 
 def _voxel_file(path: Path, fields: dict[str, str]) -> Path:
-    name = fields.get("data file", fields.get("datafile", ""))
+    name = fields.get("data file", "")
+    if name != name.strip():
+        raise InputError(
+            f"{path} has a damaged header: the name of its data file, {name[:SHOWN]!r}, ends in a blank"
+        )
     return data_file_beside(path, name) if name else path
 
 
@@ -76,18 +83,18 @@ def _fields(path: Path, header: bytes) -> dict[str, str]:
     """Return the fields by their names in lower case; InputError for what is no field, too long, or there twice."""
     fields: dict[str, str] = {}
     for raw in header.split(b"\n")[1:]:  # not at other characters, which teem leaves in the line
-        line = raw.removesuffix(b"\r").decode("ascii", "backslashreplace")
+        line = raw.removesuffix(b"\r").decode("utf-8", "backslashreplace")
         key, colon, value = line.partition(": ")
         if not line or line.startswith("#") or ":=" in key:  # a comment, or a pair that is of no field
             continue
-        key = key.lower()
-        too_long = len(value) > LONGEST_VALUE and key != "content"
-        if not (colon and re.fullmatch(FIELDS, key) and line.replace("\t", " ").isprintable()) or too_long:
+        name = FIELDS.get(key.lower())
+        too_long = len(value) > LONGEST_VALUE and name != "content"
+        if not (colon and name and line.replace("\t", " ").isprintable()) or too_long:
             raise InputError(f"{path} has a damaged header: {line[:SHOWN]!r} is no field, or too long")
-        if key in fields:
-            raise InputError(f"{path} has a damaged header: {key!r} stands there twice")
-        fields[key] = value.strip()
-        if key in ("data file", "datafile") and value.startswith("LIST"):
+        if name in fields:
+            raise InputError(f"{path} has a damaged header: {name!r} stands there twice")
+        fields[name] = value if name == "data file" else value.strip()
+        if name == "data file" and value.startswith("LIST"):
             break  # the names of several files follow, which are refused
     return fields
 
@@ -103,6 +110,12 @@ def _check_grid(path: Path, fields: dict[str, str]) -> None:
             f"{path} must be one 3-D volume of one number per voxel, but its sizes are {shown(fields, 'sizes')}"
         )
     check_size(path, tuple(map(int, sizes)), 1)
+    for key in ("units", "space units"):
+        other = [unit for unit in re.findall(r'"([^"]*)"', fields.get(key, "")) if unit not in MILLIMETRES]
+        if other:
+            raise InputError(f"{path} states its grid in {other[0]!r} ({key}); it must be in mm")
+    if not fields.keys() & {"space origin", "axis mins"}:
+        raise InputError(f"{path} states no origin ('space origin' is missing from its header); add it")
     for key in ("space directions", "spacings", "space origin"):
         numbers = re.split(r"[\s(),]+", fields[key].strip("() ")) if key in fields else []
         if key in fields and not finite_numbers(numbers, 9 if key == "space directions" else 3):
@@ -117,7 +130,7 @@ def _check_place(path: Path, fields: dict[str, str]) -> None:
             "write it anew"
         )
     allowed = r"-1|[0-9]{1,9}" if fields["encoding"].lower() == "raw" else "0"
-    for key, form in (("line skip", "0"), ("lineskip", "0"), ("byte skip", allowed), ("byteskip", allowed)):
+    for key, form in (("line skip", "0"), ("byte skip", allowed)):
         if not re.fullmatch(form, fields.get(key, "0")):
             raise InputError(f"{path} has {key}: {shown(fields, key)}, which cannot be read; write it anew")
 
@@ -126,10 +139,12 @@ def check_data(header: Header, wanted: int) -> None:
     """Raise InputError unless the `wanted` bytes of raw or gzip voxels are there, undamaged."""
     encoding = header.fields.get("encoding", "").lower()
     if encoding == "raw":
-        skip = int(header.fields.get("byte skip", header.fields.get("byteskip", "0")))
-        start = header.data_start + max(0, skip)  # -1: they are the last of the file
+        skip = int(header.fields.get("byte skip", "0"))
+        start = header.data_start + max(0, skip)
         payload.check_plain(header.data_file, start, wanted)
+        if skip >= 0:  # else they are the last of the file
+            payload.check_end(header.data_file, start + wanted)
     else:
         with header.data_file.open("rb") as file:
             file.seek(header.data_start)
-            payload.check_gzip(header.data_file, file, wanted)
+            payload.check_gzip(header.data_file, file, wanted, exactly=True)

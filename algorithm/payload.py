@@ -15,6 +15,7 @@ from algorithm.errors import InputError
 
 GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 1 << 20
+LINE_BREAK_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,21 @@ def check_plain(path: Path, start: int, wanted: int) -> None:
     _enough(path, path.stat().st_size - start, wanted)
 
 
-def check_gzip(path: Path, file: BinaryIO, wanted: int) -> None:
+def check_end(path: Path, end: int) -> None:
+    """Raise InputError where a file goes on behind the byte `end` by more than a line break."""
+    over = path.stat().st_size - end
+    if over > LINE_BREAK_BYTES:
+        raise InputError(
+            f"{path} has {over} bytes more than its header claims, so its voxels may begin elsewhere or have another "
+            "type; correct the header"
+        )
+
+
+def check_gzip(path: Path, file: BinaryIO, wanted: int, *, exactly: bool = False) -> None:
     """Raise InputError unless `file` unpacks, from where it is, to `wanted` bytes or more, undamaged.
 
-    Gzip members that follow each other count as one stream; what follows the last is left alone.
+    Gzip members that follow each other count as one stream; what follows the last is left alone. With `exactly`, more
+    bytes are refused, too.
     """
     there = 0
     rest = file.read(PIECE_BYTES)
@@ -42,6 +54,10 @@ def check_gzip(path: Path, file: BinaryIO, wanted: int) -> None:
         unpacked, rest = _unpack(path, file, rest, zlib.MAX_WBITS | 16, 2 * wanted + PIECE_BYTES)
         there += unpacked
     _enough(path, there, wanted)
+    if exactly and there > wanted:
+        raise InputError(
+            f"{path} unpacks to more than the {wanted} bytes that its header claims; correct the header"
+        )
 
 
 def is_one_gzip_stream(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import json
@@ -20,9 +21,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from algorithm import dicom_elements, memory
+from algorithm import dicom_elements, memory, metaimage
 from algorithm.bundle import read_bundle
-from algorithm.dicom_elements import LARGEST_SLICE_BYTES, check_elements, stream_size
+from algorithm.dicom_elements import LARGEST_SLICE_BYTES, check_elements, stream_of
 from algorithm.entry import main as entry
 from algorithm.errors import InputError, printable
 from algorithm.geometry import Geometry
@@ -53,13 +54,13 @@ def refusal(path: Path) -> str:
     return said
 
 
-def field(name: str, value: str, separator: str = " = ") -> Callable[[bytes], bytes]:
-    """Return what sets a field of a text header."""
+def field(name: str, value: str, separator: str = " = ", *, drop: bool = False) -> Callable[[bytes], bytes]:
+    """Return what sets a field of a text header, or drops it."""
 
     def change(content: bytes) -> bytes:
         lines = content.split(b"\n")
         at = next(i for i, line in enumerate(lines) if line.startswith(f"{name}{separator}".encode()))
-        lines[at] = f"{name}{separator}{value}".encode()
+        lines[at : at + 1] = [] if drop else [f"{name}{separator}{value}".encode()]
         return b"\n".join(lines)
 
     return change
@@ -103,6 +104,63 @@ HEADERS: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("mha", field("ElementType", "MET_SHORT\nName = " + "x" * 300), "has a damaged header: Name is too long"),
     ("mha", field("ElementType", "MET_SHORT\nElementSpacing: 9 9 9 ="), "'ElementSpacing: 9 9 9' is no key"),
     ("mha", field("ElementType", "MET_SHORT\nDimSize = 1 1 1"), "DimSize stands there twice"),
+    # MetaIO takes numbers that a field lacks from the next line, whose field is then lost.
+    ("mha", field("ElementType", "MET_SHORT\nColor = 1 2"), "has a damaged header: Color = 1 2"),
+    ("mha", field("ElementType", "MET_SHORT\nElementMin ="), "has a damaged header: ElementMin = None"),
+    ("mha", field("CenterOfRotation", "0 0"), "has a damaged header: CenterOfRotation = 0 0"),
+    (
+        "mha",
+        field("ElementType", "MET_SHORT\nTransformType ="),
+        "has a damaged header: TransformType is empty",
+    ),
+    ("mha", field("ElementType", "MET_SHORT\n\x1fElementNBits = 8"), "'\\x1fElementNBits' is no key"),
+    ("mha", field("ElementDataFile", "\x1fscan.raw"), "has no printable value"),
+    ("mha", field("ElementDataFile", "lOCAL"), "keeps its voxels in 'lOCAL', which is not there"),
+    (
+        "mha",
+        field("ElementType", "MET_SHORT\nHeaderSize = 10"),
+        "has HeaderSize = 10, which is for plain voxels",
+    ),
+    (
+        "mhd, compressed",
+        field("ElementType", "MET_SHORT\nHeaderSize = -1"),
+        "has HeaderSize = -1, which is for plain",
+    ),
+    (
+        "mha",
+        field("ElementType", "MET_SHORT\nOrigin = 1 2 3"),
+        "contradicts itself: Offset and Origin differ",
+    ),
+    ("mha", field("ElementType", "MET_SHORT\nDistanceUnits = cm"), "states its grid in cm; it must be in mm"),
+    (
+        "mha",
+        field("ElementType", "MET_SHORT\nElementToIntensityFunctionSlope = 2"),
+        "is not applied when it is read",
+    ),
+    ("mha", field("ElementType", "MET_UCHAR"), "has 480 bytes more than its header claims"),
+    ("mhd", field("DimSize", "12 10 3"), "has 240 bytes more than its header claims"),
+    ("nrrd", field("type", "uchar", ": "), "has 480 bytes more than its header claims"),
+    (
+        "nrrd, compressed",
+        field("type", "uchar", ": "),
+        "unpacks to more than the 480 bytes that its header claims",
+    ),
+    (
+        "nrrd",
+        field("encoding", 'raw\nspace units: "cm" "cm" "cm"', ": "),
+        "states its grid in 'cm' (space units)",
+    ),
+    (
+        "nrrd",
+        field("space origin", "(0,0,0)", ": ", drop=True),
+        "states no origin ('space origin' is missing",
+    ),
+    (
+        "nhdr",
+        field("data file", "scan.raw ", ": "),
+        "the name of its data file, 'scan.raw ', ends in a blank",
+    ),
+    ("nii", nifti(256, "3f", 2, 2, 2), "its quaternion is no rotation"),
     ("mha", field("CompressedData", "Tomorrow"), "has a damaged header: CompressedData = Tomorrow"),
     ("mha", field("BinaryDataByteOrderMSB", "1e9"), "has a damaged header: BinaryDataByteOrderMSB = 1e9"),
     ("mha, compressed", field("CompressedDataSize", "1" + "0" * 200), "CompressedDataSize = 1000"),
@@ -146,7 +204,7 @@ def test_hostile_headers_are_refused(
     scan.write_bytes(change(scan.read_bytes()))
     said = refusal(scan)
     assert sentence in said
-    assert said.startswith(str(scan))
+    assert said.startswith(str(scan.with_suffix("")))
     assert len(said) < 400 + len(str(scan))
 
 
@@ -642,6 +700,10 @@ ACCEPTED: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("nrrd", field("encoding", "raw\nmeasurement frame: (1,0,0) (0,1,0) (0,0,1)", ": ")),
     ("nhdr", field("data file", "scan.raw\nbyte skip: -1", ": ")),
     ("nhdr", field("data file", "./scan.raw", ": ")),
+    ("nrrd", field("encoding", 'raw\nspaceunits: "mm" "mm" "mm"', ": ")),
+    ("mha", field("ElementType", "MET_SHORT\nOrigin = -120 80 -40")),
+    ("mha", field("ElementType", "MET_SHORT\nElementToIntensityFunctionSlope = 1\nDistanceUnits = mm")),
+    ("mhd", field("ElementType", "MET_SHORT\nHeaderSize = -1")),
     ("mhd", field("ElementDataFile", "./scan.raw")),
 ]
 
@@ -686,15 +748,15 @@ def compressed(folder: Path, compressor: str, shape: tuple[int, int] = (64, 64))
 @pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
 def test_compressed_slices_are_walked_over(tmp_path: Path, compressor: str) -> None:
     for path in compressed(tmp_path, compressor).iterdir():
-        assert check_elements(path) == (64, 64)
+        assert check_elements(path).size_xy == (64, 64)
 
 
 @pytest.mark.parametrize(
     ("size", "sentence"),
     [
-        ((60_000, 60_000), "its compressed pixels are 60000 x 60000, and it claims 64 x 64"),
-        ((64, 65), "its compressed pixels are 64 x 65, and it claims 64 x 64"),
-        ((32, 32), "its compressed pixels are 32 x 32, and it claims 64 x 64"),
+        ((60_000, 60_000), "its compressed pixels are 60000 x 60000 of 1, and it claims 64 x 64 of 1"),
+        ((64, 65), "its compressed pixels are 64 x 65 of 1, and it claims 64 x 64 of 1"),
+        ((32, 32), "its compressed pixels are 32 x 32 of 1, and it claims 64 x 64 of 1"),
     ],
 )
 def test_a_stream_of_another_size_is_refused(tmp_path: Path, size: tuple[int, int], sentence: str) -> None:
@@ -720,7 +782,7 @@ def test_a_stream_without_an_end_is_refused(tmp_path: Path) -> None:
     "head", [b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\0\2" * 40, b"\xff\x4f\xff\x51", b"RIFF"]
 )
 def test_a_stream_that_is_none_has_no_size(head: bytes) -> None:
-    assert stream_size(head) is None
+    assert stream_of(head) is None
 
 
 def test_a_series_that_claims_more_than_is_compressed_is_refused(tmp_path: Path) -> None:
@@ -751,7 +813,7 @@ SIZES = b"".join(element((0x28, at), "US", 512) for at in (0x10, 0x11, 0x100))
 
 def test_the_size_of_an_icon_is_not_that_of_the_slice(tmp_path: Path) -> None:
     path = slice_with(tmp_path / "a.dcm", sequence(item(SIZES)), before=(0x10, 0x10))
-    assert check_elements(path) == (6, 4)
+    assert check_elements(path).size_xy == (6, 4)
 
 
 def test_implicit_elements_under_an_explicit_name_are_read(tmp_path: Path) -> None:
@@ -768,10 +830,10 @@ def test_implicit_elements_under_an_explicit_name_are_read(tmp_path: Path) -> No
     )
     start = path.read_bytes()[: path.read_bytes().index(struct.pack("<HH", 8, 0x16))]
     path.write_bytes(start + body)
-    assert check_elements(path) == (6, 4)
+    assert check_elements(path).size_xy == (6, 4)
     syntax = element((2, 0x10), "UI", "1.2.840.10008.1.2.1")
     path.write_bytes(start.replace(syntax, element((2, 0x10), "UI", implicit)) + body)
-    assert check_elements(path) == (6, 4)
+    assert check_elements(path).size_xy == (6, 4)
 
 
 def test_a_superfluous_end_of_a_sequence_and_a_last_newline_are_no_damage(tmp_path: Path) -> None:
@@ -789,5 +851,93 @@ def test_a_capture_in_colours_of_half_the_resolution_is_left_aside(tmp_path: Pat
     head, tag, pixels = content.partition(struct.pack("<HH", 0x7FE0, 0x10))
     half = pixels[:4] + struct.pack("<I", 48) + pixels[8 : 8 + 48]
     capture.write_bytes(head.replace(b"RGB ", b"YBR_FULL_422"[:4]) + tag + half)
-    assert check_elements(capture) == (6, 4)
+    assert check_elements(capture).size_xy == (6, 4)
     assert read_image(tmp_path).GetSize() == (6, 4, 3)
+
+
+@pytest.mark.parametrize("name", ["mhd", "nhdr"])
+def test_voxels_beside_a_header_may_have_a_name_in_utf8(tmp_path: Path, name: str) -> None:
+    scan = place(tmp_path, name)
+    expected = sitk.GetArrayFromImage(read_image(scan))
+    (tmp_path / "scan.raw").rename(tmp_path / "José.raw")
+    scan.write_bytes(scan.read_bytes().replace(b"scan.raw", "José.raw".encode()))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(scan)), expected)
+
+
+def test_bytes_before_the_voxels_of_a_metaimage_are_skipped(tmp_path: Path) -> None:
+    scan = place(tmp_path, "mhd")
+    expected = sitk.GetArrayFromImage(read_image(scan))
+    (tmp_path / "scan.raw").write_bytes(b"before!" + (tmp_path / "scan.raw").read_bytes())
+    assert "has 7 bytes more than its header claims" in refusal(scan)
+    scan.write_bytes(field("ElementType", "MET_SHORT\nHeaderSize = 7")(scan.read_bytes()))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(scan)), expected)
+
+
+def test_a_grid_that_itk_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    scan = place(tmp_path, "mha")
+    header = metaimage.check_header(scan)
+    grid = read_geometry(scan)
+    metaimage.check_grid(scan, header, grid)
+    moved = dataclasses.replace(grid, origin_xyz_mm=(0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="has a header that is read in two ways: origin"):
+        metaimage.check_grid(scan, header, moved)
+
+
+NO_HU = {
+    "inverted": (b"MONOCHROME2 ", b"MONOCHROME1 ", "its PhotometricInterpretation is MONOCHROME1"),
+    "no slope": (
+        element((0x28, 0x1053), "DS", (1.0,)),
+        element((0x28, 0x1053), "DS", (0.0,)),
+        "its RescaleSlope is 0",
+    ),
+    "a table": (
+        element((0x28, 0x1053), "DS", (1.0,)),
+        struct.pack("<HH2sHI", 0x28, 0x3000, b"SQ", 0, 0),
+        "a table (ModalityLUTSequence) turns its pixels into HU",
+    ),
+    "another highest bit": (
+        element((0x28, 0x102), "US", 15),
+        element((0x28, 0x102), "US", 3),
+        "16 bits stored of 16 allocated, the highest of them 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_HU)
+def test_slices_that_itk_would_not_give_in_hu_are_refused(tmp_path: Path, name: str) -> None:
+    before, after, sentence = NO_HU[name]
+    write_series(tmp_path, np.zeros((3, 4, 6), np.uint16))
+    for path in tmp_path.iterdir():
+        assert before in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(before, after))
+    assert sentence in refusal(tmp_path)
+
+
+def test_the_size_of_a_slice_counts_wherever_it_stands(tmp_path: Path) -> None:
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 6), np.uint16))
+    rows = element((0x28, 0x10), "US", 4)
+    content = path.read_bytes().replace(rows, b"")
+    path.write_bytes(content + rows)
+    assert check_elements(path).size_xy == (6, 4)
+    path.write_bytes(content + element((0x28, 0x10), "US", 400))
+    with pytest.raises(InputError, match="claims 4800 bytes of pixels, and 48 are there"):
+        check_elements(path)
+
+
+@pytest.mark.parametrize(
+    ("at", "form", "value", "sentence"),
+    [
+        (40, ">H", 1500, "are 64 x 64 of 1500, and it claims 64 x 64 of 1"),
+        (24, ">2I", 1, "are in 4096 tiles"),
+    ],
+)
+def test_a_stream_of_many_parts_is_refused(
+    tmp_path: Path, at: int, form: str, value: int, sentence: str
+) -> None:
+    path = next(compressed(tmp_path, "JPEG2000").iterdir())
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\x4f\xff\x51")
+    struct.pack_into(form, content, start + at, *[value] * (2 if "2" in form else 1))
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=sentence):
+        check_elements(path)
