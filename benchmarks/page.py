@@ -1,4 +1,4 @@
-"""The parts of docs/BENCHMARKS.md that programs write, each between two markers."""
+"""The parts of docs/BENCHMARKS.md and docs/RESULTS.md that programs write, each between two markers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ FOLDER = Path(__file__).resolve().parent
 PAGE = FOLDER.parent / "docs" / "BENCHMARKS.md"
 
 
-def write_part(writer: str, text: str) -> None:
-    """Replace what `writer`, a file of benchmarks/, wrote before."""
+def write_part(writer: str, text: str, page: Path = PAGE) -> None:
+    """Replace what `writer`, a file of benchmarks/, wrote into a page before."""
     begin, end = (f"<!-- {edge}: written by benchmarks/{writer} -->" for edge in ("begin", "end"))
-    before, rest = PAGE.read_text().split(begin)
+    before, rest = page.read_text().split(begin)
     after = rest.split(end)[1]
-    PAGE.write_text(f"{before}{begin}\n{text}\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{text}\n{end}{after}")
 
 
 def keep(name: str, content: dict[str, Any], text: str, out: Path | None = None) -> None:

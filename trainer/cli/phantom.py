@@ -14,6 +14,7 @@ from typing import get_args
 
 from algorithm.errors import InputError
 from trainer.phantom.dataset import Kind, Settings, label_summary, make_dataset, make_files, summary
+from trainer.phantom.difficulty import NAMES
 
 EXAMPLE = "decathlon phantom data --cases 24 --seed 0 --size small"
 
@@ -39,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABELS",
         help="paint this label map of a real body, its names in a JSON beside it, instead of a synthetic one",
     )
+    parser.add_argument(
+        "--difficulty",
+        choices=NAMES,
+        default="plain",
+        help="hard: faint, cystic and bright tumours, spots that only look like one, and outlines as unsure as a "
+        "reader's, for benchmarks of accuracy (plain)",
+    )
     parser.add_argument("--workers", type=int, default=None, help="processes (one a CPU core)")
 
 
@@ -54,7 +62,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"--anatomy paints a body on CT, and has no --kind {args.kind}: leave one of them out."
         )
-    settings = Settings(seed=args.seed, size=args.size, anatomy=args.anatomy, kind=args.kind)
+    if args.difficulty != "plain" and (args.anatomy is not None or args.kind != "pancreas"):
+        raise InputError(
+            f"--difficulty {args.difficulty} is of the synthetic pancreas: leave out --anatomy and --kind."
+        )
+    settings = Settings(
+        seed=args.seed, size=args.size, anatomy=args.anatomy, kind=args.kind, difficulty=args.difficulty
+    )
     if args.kind != "pancreas":
         folder, labels = make_files(
             args.data, settings=settings, training=args.cases, test=test, workers=args.workers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from algorithm.files import replacing
 from trainer.phantom.acquisition import Size, acquire, draw_acquisition
+from trainer.phantom.difficulty import Difficulty
 from trainer.phantom.draws import generator
 from trainer.phantom.grid import ScanGrid
 from trainer.phantom.scene import build_scene
@@ -28,14 +29,16 @@ class Volume:
     origin_xyz_mm: NDArray[np.float64]
 
 
-def make_volume(seed: int, case: int, size: Size) -> Volume:
+def make_volume(seed: int, case: int, size: Size, difficulty: Difficulty | None = None) -> Volume:
     """Make the image and labels of a case; a function of its arguments only."""
     facts = draw_facts(seed, case)
-    scene = build_scene(seed, case, facts)
+    scene = build_scene(seed, case, facts, difficulty)
     region = scene.body.pose.scan_box(scene.gland.core_box())
     scan = draw_acquisition(
         seed, case, facts, size, region, (0.0, scene.trunk.middle_y_mm * scene.body.pose.scale)
     )
+    if difficulty is not None:
+        scan = replace(scan, noise_hu=difficulty.noise * scan.noise_hu)
     image, labels = acquire(scene, scan, seed, case)
     table = generator(seed, case, "table position").uniform((-15, -180, -900), (15, -120, 200))
     start = np.array(scan.grid.start_zyx_mm[::-1])

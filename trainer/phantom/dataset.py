@@ -23,12 +23,17 @@ from algorithm.progress import progress
 from trainer.phantom import statistics
 from trainer.phantom.acquisition import Size
 from trainer.phantom.case import make_volume, write_volume
+from trainer.phantom.difficulty import DIFFICULTIES, DifficultyName
 
 log = logging.getLogger(__name__)
 
 FOLDER = "Task07_Pancreas"
 SETTINGS_FILE = "phantom.json"
 PARTS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+UNSAID = {
+    "kind": "pancreas",
+    "difficulty": "plain",
+}  # what phantom.json leaves out, as it did before they were
 VERSION = 3  # raise it whenever the same seed gives other bytes
 LABELS = {"0": "background", "1": "pancreas", "2": "cancer"}
 Kind = Literal["pancreas", "brain", "hippocampus"]
@@ -75,13 +80,15 @@ TASKS: dict[Kind, Task] = {
 class Settings:
     """What decides the bytes of every case.
 
-    `anatomy` is a label map of a real body to paint instead of a synthetic one, None for a synthetic one.
+    `anatomy` is a label map of a real body to paint instead of a synthetic one, None for a synthetic one;
+    `difficulty` is of the synthetic pancreas alone.
     """
 
     seed: int
     size: Size
     anatomy: Path | None = None
     kind: Kind = "pancreas"
+    difficulty: DifficultyName = "plain"
 
     def fingerprint(self) -> dict[str, object]:
         """Return what a folder has to agree on to be continued."""
@@ -92,7 +99,11 @@ class Settings:
             "size": self.size,
             "anatomy_sha256": digest,
         }
-        return found if self.kind == "pancreas" else {**found, "kind": self.kind}
+        if self.kind != "pancreas":
+            found["kind"] = self.kind
+        if self.difficulty != "plain":
+            found["difficulty"] = self.difficulty
+        return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def make_case(settings: Settings, number: int, image_path: Path, label_path: Pat
         make_hippocampus(settings.seed, number, image_path, label_path)
         return
     if settings.anatomy is None:
-        volume = make_volume(settings.seed, number, settings.size)
+        volume = make_volume(settings.seed, number, settings.size, DIFFICULTIES[settings.difficulty])
     else:
         from trainer.phantom.labelled import make_labelled_volume
 
@@ -202,8 +213,9 @@ def claim(folder: Path, settings: Settings) -> None:
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}): delete {folder} and make it again.") from None
         if found != wanted:
-            other = ", ".join(f"{key} {found.get(key)}" for key in wanted if found.get(key) != wanted[key])
-            asked = ", ".join(f"{key} {wanted[key]}" for key in wanted if found.get(key) != wanted[key])
+            theirs, ours = ({**UNSAID, **one} for one in (found, wanted))
+            different = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+            other, asked = (", ".join(f"{key} {one.get(key)}" for key in different) for one in (theirs, ours))
             raise InputError(
                 f"{folder} holds a phantom made with {other} and cannot be continued with {asked}: "
                 "choose another folder or delete this one."

@@ -17,6 +17,10 @@ WARP_STEP_MM = 9.0
 WARP_REACH_MM = 8.0  # no displacement along an axis is longer
 COARSE_STEP_MM = 5.0
 FINE_STEP_MM = 2.2
+HARD_NODES = (
+    1.2,
+    0.7,
+)  # smoothing of patchy enhancement and of the error of a reader, in steps of the coarse noise
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,13 @@ class Points:
     level : (1, ny, 1) float32, height in the scanner (positive is down), where gas and fluid part.
     cavity : (nz, ny, nx) float32, distance to the abdominal cavity, once the trunk has measured it.
     gland : (nz, ny, nx) float32, distance to the outline of the pancreas, once the scene has measured it.
+    patchy, reader : (nz, ny, nx) float32, noise of unit deviation with details of about 12 and 9 mm, of a hard case.
     """
 
     cavity: Floats | None = None
     gland: Floats | None = None
+    patchy: Floats | None = None
+    reader: Floats | None = None
 
     def __init__(
         self,
@@ -142,13 +149,18 @@ class Points:
         )
         part.cavity = None if self.cavity is None else self.cavity[cut]
         part.gland = None if self.gland is None else self.gland[cut]
+        part.patchy = None if self.patchy is None else self.patchy[cut]
+        part.reader = None if self.reader is None else self.reader[cut]
         return part
 
 
 class Body:
-    """The random pose, warp and noise of one case; reads body coordinates on any scan grid."""
+    """The random pose, warp and noise of one case; reads body coordinates on any scan grid.
 
-    def __init__(self, seed: int, case: int):
+    A `hard` case has two more fields of noise (`Difficulty`).
+    """
+
+    def __init__(self, seed: int, case: int, *, hard: bool = False):
         rng = generator(seed, case, "pose")
         about_x, about_y, about_z = np.deg2rad(rng.normal(0.0, (1.5, 1.5, 2.5)))
         rotation = np.eye(3)
@@ -162,6 +174,8 @@ class Body:
         self.warps = [noise_lattice(fields, [(5.0, 3.2), (2.2, 1.8), (1.1, 1.0)]) for _ in range(3)]
         self.coarse = noise_lattice(fields, [(1.2, 1.0)])
         self.fine = noise_lattice(fields, [(0.95, 1.0)])
+        rng = generator(seed, case, "hard fields")
+        self.hard = [noise_lattice(rng, [(smooth, 1.0)]) for smooth in HARD_NODES * hard]
 
     def reader(self, grid: ScanGrid) -> BodyReader:
         """Return the reader of this body on a scan grid."""
@@ -178,6 +192,7 @@ class BodyReader:
         self.warps = [LatticeField(w, WARP_STEP_MM, self.y_mm, self.x_mm) for w in body.warps]
         self.coarse = LatticeField(body.coarse, COARSE_STEP_MM, self.y_mm, self.x_mm)
         self.fine = LatticeField(body.fine, FINE_STEP_MM, self.y_mm, self.x_mm)
+        self.hard = [LatticeField(lattice, COARSE_STEP_MM, self.y_mm, self.x_mm) for lattice in body.hard]
 
     def read(self, z_mm: NDArray[np.float64]) -> Points:
         """Return the block of the planes at `z_mm` (evenly spaced, ascending)."""
@@ -196,7 +211,7 @@ class BodyReader:
             along += row[1] * y + row[2] * z
             coordinates.append(along)
         step = self.grid.spacing_zyx_mm[0] if z_mm.size == 1 else float(z_mm[1] - z_mm[0])
-        return Points(
+        points = Points(
             coordinates[0],
             coordinates[1],
             coordinates[2],
@@ -207,3 +222,6 @@ class BodyReader:
             np.array([step, self.grid.spacing_zyx_mm[1], self.grid.spacing_zyx_mm[2]]),
             self.body.pose,
         )
+        if self.hard:
+            points.patchy, points.reader = (field.read(z_mm) for field in self.hard)
+        return points

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.phantom.canvas import Canvas, Organ, coverage
+from trainer.phantom.difficulty import Difficulty, Hardship, Spot, draw_hardship
 from trainer.phantom.draws import generator
 from trainer.phantom.fields import Floats
 from trainer.phantom.grid import Body, Box, Points, ScanGrid
@@ -47,6 +48,7 @@ class Gland:
     tumour : the tumour before its ragged edge.
     duct : the dilated main duct upstream of the tumour, None when it is not dilated.
     infiltration : 0 (lean) to 1 (fatty); sheath_mm : mean thickness of the fat around it.
+    hardship : what the case has of a difficulty, None in a plain phantom.
 
     """
 
@@ -62,6 +64,7 @@ class Gland:
     core_hu: float
     level_mm: float = 0.0
     tumour_level_mm: float = 0.0
+    hardship: Hardship | None = None
 
     def box(self) -> Box:
         """Return the box of gland and sheath."""
@@ -95,8 +98,14 @@ class Gland:
         return distance
 
 
-def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
-    """Draw gland, ducts and tumour, their levels still at zero."""
+def draw_gland(
+    seed: int,
+    case: int,
+    facts: CaseFacts,
+    palette: Palette | None = None,
+    difficulty: Difficulty | None = None,
+) -> Gland:
+    """Draw gland, ducts and tumour, their levels still at zero; a difficulty needs the palette."""
     rng = generator(seed, case, "pancreas")
     bulk = (facts.pancreas_ml + facts.tumour_ml * 0.5) / TYPICAL_ML
     centreline = CENTRELINE.copy()
@@ -140,7 +149,12 @@ def draw_gland(seed: int, case: int, facts: CaseFacts) -> Gland:
         ]
         wide = float(rng.uniform(4.0, 7.5))
         bile_duct = vessel(run, [wide * 0.7, wide, wide, wide * 0.7], rng, 1.5)
-    return drawn_gland(rng, gland, tumour, (duct, bile_duct), sheath_mm=(0.3, 3.5), lobes_mm=(0.9, 1.9))
+    drawn = drawn_gland(rng, gland, tumour, (duct, bile_duct), sheath_mm=(0.3, 3.5), lobes_mm=(0.9, 1.9))
+    if difficulty is None or palette is None:
+        return drawn
+    return replace(
+        drawn, hardship=draw_hardship(seed, case, difficulty, palette, path, tumour_ml=facts.tumour_ml)
+    )
 
 
 def drawn_gland(
@@ -298,13 +312,20 @@ def paint_parenchyma(canvas: Canvas, gland: Gland, palette: Palette) -> None:
     # lobules: fat reaches into the clefts of the outline, the label follows the outline without them
     tissue = points.fine * np.float32(5.0)
     tissue += np.float32(palette.pancreas)
+    hardship = gland.hardship
+    if hardship is not None and points.patchy is not None:
+        tissue += points.patchy * np.float32(hardship.patchy_hu)
     clefts = coverage(points.fine - np.float32(1.9 - 1.9 * gland.infiltration), 1.2)
     clefts = np.subtract(np.float32(1.0), clefts)
     clefts *= np.float32(0.25 + 0.6 * gland.infiltration)
     clefts *= coverage(np.float32(-7.0 * gland.infiltration - 1.0) - distance, 3.0)
     tissue += clefts * (np.float32(palette.fat + 20.0) - tissue)
     patch.fill(distance, tissue)
-    share = coverage(distance, patch.width_mm)
+    for spot in hardship.spots if hardship is not None else ():
+        paint_spot(canvas, spot)
+    share = coverage(
+        as_read(distance, points, 0.0 if hardship is None else hardship.reader_mm), patch.width_mm
+    )
     patch.pancreas += share * (np.float32(1.0) - patch.pancreas)
     if gland.duct is not None:
         duct = canvas.patch(gland.duct)
@@ -315,6 +336,23 @@ def paint_parenchyma(canvas: Canvas, gland: Gland, palette: Palette) -> None:
         if bile is not None:
             bile.fill(bile.distance - np.float32(1.2), palette.bowel_wall - 10.0)
             bile.fill(bile.distance, palette.bile)
+
+
+def paint_spot(canvas: Canvas, spot: Spot) -> None:
+    """Paint a dark spot where there is gland."""
+    patch = canvas.patch(spot.shape)
+    if patch is None or patch.points.gland is None:
+        return
+    ragged = patch.distance + patch.points.coarse * np.float32(0.8) + patch.points.fine * np.float32(0.4)
+    share = coverage(ragged, spot.soft_mm) * np.float32(spot.opacity)
+    patch.blend(share * coverage(patch.points.gland, patch.width_mm), spot.hu)
+
+
+def as_read(distance: Floats, points: Points, reader_mm: float) -> Floats:
+    """Return the distance to the outline that a reader draws, who errs by `reader_mm`."""
+    if points.reader is None or not reader_mm:
+        return distance
+    return np.asarray(distance + points.reader * np.float32(reader_mm), np.float32)
 
 
 @dataclass(frozen=True)
@@ -358,11 +396,18 @@ def paint_tumour(canvas: Canvas, gland: Gland, palette: Palette) -> None:
     radius = float(gland.tumour.radii.mean())
     tissue = points.coarse * np.float32(5.0)
     tissue += points.fine * np.float32(3.0)
-    tissue += np.float32(palette.pancreas - palette.tumour_drop)
-    core = coverage(patch.distance + np.float32(0.55 * radius) + points.coarse * np.float32(2.0), 4.0)
-    core *= np.float32(-gland.core_hu * min(1.0, radius / 14.0))
-    tissue += core
-    patch.blend(coverage(patch.distance - np.float32(0.3 * gland.soft_mm), gland.soft_mm), tissue)
-    share = coverage(patch.distance, patch.width_mm)
+    hardship = gland.hardship
+    tumour_hu = palette.pancreas - palette.tumour_drop if hardship is None else hardship.tumour_hu
+    tissue += np.float32(tumour_hu)
+    if hardship is None or hardship.look == "dark":
+        core = coverage(patch.distance + np.float32(0.55 * radius) + points.coarse * np.float32(2.0), 4.0)
+        core *= np.float32(-gland.core_hu * min(1.0, radius / 14.0))
+        tissue += core
+    soft_mm = gland.soft_mm if hardship is None or hardship.soft_mm is None else hardship.soft_mm
+    patch.blend(coverage(patch.distance - np.float32(0.3 * soft_mm), soft_mm), tissue)
+    share = coverage(
+        as_read(patch.distance, points, 0.0 if hardship is None else hardship.reader_tumour_mm),
+        patch.width_mm,
+    )
     patch.pancreas *= np.float32(1.0) - share
     patch.tumour += share * (np.float32(1.0) - patch.tumour)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from trainer.phantom.canvas import Canvas, Organ
+from trainer.phantom.difficulty import Difficulty
 from trainer.phantom.fields import Floats
 from trainer.phantom.grid import Body, Box, Points
 from trainer.phantom.gut import build_gut, duodenum
@@ -15,7 +16,7 @@ from trainer.phantom.pancreas import Gland, draw_gland, fit_levels, paint_gland,
 from trainer.phantom.shapes import FAR_MM, Shape
 from trainer.phantom.skeleton import build_skeleton
 from trainer.phantom.statistics import CaseFacts
-from trainer.phantom.tissue import Palette, draw_palette
+from trainer.phantom.tissue import Palette, Solid, draw_palette
 from trainer.phantom.torso import Torso
 from trainer.phantom.viscera import build_firm_organs, build_soft_organs
 
@@ -94,9 +95,9 @@ class Scene:
             canvas.paint(organ)
 
 
-def build_scene(seed: int, case: int, facts: CaseFacts) -> Scene:
+def build_scene(seed: int, case: int, facts: CaseFacts, difficulty: Difficulty | None = None) -> Scene:
     """Draw the synthetic patient of (seed, case) with the volumes of `facts`."""
-    body = Body(seed, case)
+    body = Body(seed, case, hard=difficulty is not None)
     palette = draw_palette(seed, case)
     torso = Torso.draw(seed, case, facts.spacing_zyx_mm[2])
     soft = [
@@ -109,6 +110,8 @@ def build_scene(seed: int, case: int, facts: CaseFacts) -> Scene:
         *build_firm_organs(seed, case, torso, palette),
         *peripancreatic_vessels(seed, case, palette),
     ]
-    gland = draw_gland(seed, case, facts)
+    gland = draw_gland(seed, case, facts, palette, difficulty)
+    if gland.hardship is not None:
+        soft += [Organ("lymph node", shape, Solid(hu, 4.0)) for shape, hu in gland.hardship.nodes]
     gland = fit_levels(gland, body, facts, [organ.shape for organ in firm])
     return Scene(body, palette, torso, soft, gland, firm)

@@ -1,0 +1,149 @@
+"""Free response: how many tumours are missed at how many false positives a scan, and what a difference is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from algorithm.errors import InputError
+from algorithm.geometry import same_grid
+from algorithm.images import Geometry, read_image, read_labels
+from algorithm.postprocessing import components
+from trainer.intervals import CONFIDENCE, RESAMPLES, SEED
+from trainer.lesions import match_lesions
+
+# Of the tumour's probability; finest where a network that misses a tumour still has some.
+THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, *(step / 20 for step in range(4, 20)), 0.98)
+SMALLEST_ML = 0.1  # a smaller piece is no call: the smallest tumour of Task07 has 0.4 ml
+TARGETS = (0.125, 0.25, 0.5, 1.0)  # false positives a scan
+
+
+@dataclass(frozen=True)
+class Response:
+    """What one system answers in one case, threshold by threshold.
+
+    Attributes:
+        case: its name.
+        volumes_ml: of the lesions of the reference.
+        found: bool (thresholds, lesions).
+        false_positives: int64 (thresholds,).
+
+    """
+
+    case: str
+    volumes_ml: tuple[float, ...]
+    found: NDArray[np.bool_]
+    false_positives: NDArray[np.int64]
+
+
+def respond(case: str, reference: Path, probability: Path, lesion: int) -> Response:
+    """Return the response of a map of probability to the lesions of a reference label map."""
+    labels, grid = read_labels(reference)
+    image = read_image(probability)
+    different = same_grid(Geometry.of(image), grid)
+    if different:
+        raise InputError(f"{probability} must lie on the grid of {reference}, but has {different}")
+    return response_of(case, labels == lesion, sitk.GetArrayFromImage(image), voxel_ml=grid.voxel_ml)
+
+
+def response_of(
+    case: str, lesions: NDArray[np.bool_], probability: NDArray[np.floating], *, voxel_ml: float
+) -> Response:
+    """Return the response of probabilities (z, y, x) to the lesions of a mask (z, y, x)."""
+    found, false_positives = [], []
+    volumes: tuple[float, ...] = ()
+    for threshold in THRESHOLDS:
+        called = without_specks(probability >= threshold, round(SMALLEST_ML / voxel_ml))
+        matched = match_lesions(lesions, called, voxel_ml=voxel_ml)
+        volumes = matched.reference_ml
+        found.append(matched.found)
+        false_positives.append(len(matched.false_positive_ml))
+    return Response(
+        case,
+        volumes,
+        np.array(found, bool).reshape(len(THRESHOLDS), len(volumes)),
+        np.array(false_positives, np.int64),
+    )
+
+
+def without_specks(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
+    """Return the mask without pieces of fewer voxels."""
+    pieces, count = components(mask)
+    if not count:
+        return mask
+    kept = np.bincount(pieces.reshape(-1), minlength=count + 1) >= voxels
+    kept[0] = False
+    return np.asarray(kept[pieces], bool)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The responses of one system to all cases.
+
+    Attributes:
+        lesions: int64 (cases,), how many each has.
+        missed: int64 (cases, thresholds).
+        false_positives: int64 (cases, thresholds).
+
+    """
+
+    lesions: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    false_positives: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, responses: Sequence[Response], within_ml: tuple[float, float] = (0.0, math.inf)) -> Curve:
+        """Count the lesions of a range of volumes; false positives are of all sizes."""
+        low, high = within_ml
+        wanted = [np.array([low < ml <= high for ml in one.volumes_ml], bool) for one in responses]
+        pairs = list(zip(responses, wanted, strict=True))
+        return cls(
+            np.array([mask.sum() for mask in wanted], np.int64),
+            np.array([(~one.found[:, mask]).sum(axis=1) for one, mask in pairs], np.int64),
+            np.array([one.false_positives for one in responses], np.int64),
+        )
+
+    def missed_at(self, target: float, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Return how many lesions are missed where there are at most `target` false positives a scan.
+
+        Of the thresholds that allow it, the one with the fewest misses counts; where none does, all are missed.
+
+        Args:
+            target: false positives a scan.
+            weights: float64 (n, cases), how often each case is in each of n resamples; None for once each.
+
+        Returns:
+            float64 (n,).
+
+        """
+        cases = len(self.lesions)
+        counts = np.ones((1, cases)) if weights is None else weights
+        rates = counts @ self.false_positives / counts.sum(axis=1, keepdims=True)
+        missed = counts @ self.missed
+        allowed = np.where(rates <= target + 1e-9, missed, np.inf).min(axis=1)
+        return np.minimum(allowed, counts @ self.lesions)
+
+
+def resamples(cases: int) -> NDArray[np.float64]:
+    """Return how often each case is in each bootstrap sample, float64 (n, cases); the same every time."""
+    rng = np.random.default_rng(SEED)
+    return rng.multinomial(cases, np.full(cases, 1.0 / cases), size=RESAMPLES).astype(np.float64)
+
+
+def difference(ours: Curve, theirs: Curve, target: float) -> tuple[float, tuple[float, float]]:
+    """Return ours - theirs of the lesions missed at the same false positives a scan, and its 95 % interval.
+
+    Both answer the same cases in the same order; the bootstrap draws cases, and looks for the thresholds anew in each
+    resample.
+    """
+    weights = resamples(len(ours.lesions))
+    drawn = ours.missed_at(target, weights) - theirs.missed_at(target, weights)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, (tail, 100 - tail))
+    return float(ours.missed_at(target)[0] - theirs.missed_at(target)[0]), (float(low), float(high))

@@ -1,0 +1,112 @@
+"""A preset of this project, through the `decathlon` command: prepare, train, predict."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from algorithm.errors import InputError
+from algorithm.probabilities import PROBABILITIES, map_names
+from benchmarks.accuracy.task import LABELS, LESION, Budget, Task, Trained, parameters_of, threads
+from trainer.presets import read_preset
+from trainer.settings import merged
+
+METRICS = "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A shipped preset, or a .toml file, with the grid, patch, batch and steps of a budget.
+
+    Attributes:
+        name: of the preset.
+        mirror: axes along which its predictions are mirrored and averaged.
+
+    """
+
+    name: str
+    mirror: str = ""
+
+    def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
+        """Return what is changed in the preset's [train] table."""
+        changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
+        table = merged(read_preset(self.name).train, budget.settings.get(self.name, {}))
+        if table.get("source", "patches") == "patches":
+            epoch_steps = -(-budget.prepared_patches // budget.batch_size)
+            if steps < epoch_steps:  # a short training sees the first of them
+                epoch_steps = steps
+                changes["epoch_patches"] = steps * budget.batch_size
+        else:
+            epoch_steps = min(budget.epoch_steps, steps)
+            changes["epoch_patches"] = epoch_steps * budget.batch_size
+        # Every system sees whole epochs: the last may be a few steps more than were asked for.
+        changes["epochs"] = -(-steps // epoch_steps)
+        # A preset's own number of epochs between whole volumes is of a schedule of another length.
+        if "volume_epochs" in table and "volume_epochs" not in budget.settings.get(self.name, {}):
+            changes["volume_epochs"] = changes["epochs"]
+        return {**budget.settings.get(self.name, {}), **changes}
+
+    def train(self, task: Task) -> Trained:
+        from algorithm.bundle import read_bundle
+
+        budget, began = task.budget, time.monotonic()
+        shape, spacing = map(list, (budget.patch_shape_zyx, budget.spacing_zyx_mm))
+        decathlon(
+            *("prepare", task.data, "--split", task.split, "--preset", self.name),
+            *("--out", task.work / "prepared", "--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
+            *("--train-patches", budget.prepared_patches, "--val-patches", budget.val_patches),
+            *("--threads", threads()),
+        )
+        prepare_seconds = time.monotonic() - began
+        changes = self.settings(budget, task.steps)
+        decathlon(
+            *("train", task.work / "prepared", "--preset", self.name, "--out", task.work / "run"),
+            *("--device", task.device, "--threads", threads()),
+            *("--set", *assignments({**changes, "seed": task.seed})),
+        )
+        with (task.work / "run" / METRICS).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        patches = changes.get("epoch_patches", budget.prepared_patches)
+        bundle = read_bundle(task.work / "run" / "bundle")
+        return Trained(
+            steps=len(rows) * -(-patches // budget.batch_size),
+            seconds=sum(float(row["seconds"]) for row in rows),
+            prepare_seconds=prepare_seconds,
+            parameters=parameters_of(bundle.network),
+            about=f"preset {self.name}, patches {shape}, batches of {budget.batch_size}, {changes}",
+        )
+
+    def predict(self, task: Task, images: Path, out: Path) -> None:
+        mirror = ("--mirror", self.mirror) if self.mirror else ()
+        decathlon(
+            *("predict", images, "--model", task.work / "run" / "bundle", "--out", out),
+            *("--device", task.device, "--probabilities", *mirror),
+        )
+        names = map_names(LABELS)
+        unread = [name for value, name in enumerate(names, start=1) if value != LESION]
+        for path in (out / PROBABILITIES).glob("*.nii.gz"):
+            if path.name.removesuffix(".nii.gz").endswith(tuple(f"_{name}" for name in unread)):
+                path.unlink()  # the scorer reads the lesion's alone
+
+
+def assignments(settings: dict[str, Any], within: str = "") -> list[str]:
+    """Return settings as the words of --set."""
+    words: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            words += assignments(value, f"{within}{name}.")
+        else:
+            words.append(f"{within}{name}={json.dumps(value)}")
+    return words
+
+
+def decathlon(*words: object) -> None:
+    """Run a verb; InputError where it fails, which it has said on stderr."""
+    from trainer.cli import main
+
+    if main([str(word) for word in words]):
+        raise InputError(f"decathlon {words[0]} failed")

@@ -1,0 +1,251 @@
+"""Systems trained on the frozen phantoms, alike: python -m benchmarks.accuracy.run ROOT --budget cpu.
+
+nnU-Net, MONAI's DynUNet and presets of this project get the same cases, split and number of optimisation steps
+(`--equal steps`), and then the same wall time, that of nnU-Net (`--equal time`, which needs the first). Each trains and
+predicts in processes of its own, one after the other, and leaves ROOT/runs/BUDGET/EQUAL/SYSTEM/record.json with steps,
+seconds, memory and versions, and predictions of the validation and test images. The same command continues whatever was
+stopped. `benchmarks.accuracy.score` makes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from benchmarks.accuracy.dynunet import DynUNet
+from benchmarks.accuracy.frozen import SMOKE_CASES, FrozenSet, Places, Subset, make, refuse_leaks
+from benchmarks.accuracy.nnunet_system import NNUNet
+from benchmarks.accuracy.ours import Preset
+from benchmarks.accuracy.task import Budget, System, Task, threads
+from benchmarks.evaluation import held
+from benchmarks.machine import describe_machine, versions
+
+PEERS: dict[str, System] = {
+    "nnunet": NNUNet(),
+    "nnunet-resenc": NNUNet("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans"),
+    "monai": DynUNet(),
+}
+DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best")
+SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best")
+REFERENCE = "nnunet"  # whose wall time the others get in the second column
+MIRRORED = ("best",)  # presets whose predictions are averaged over mirrored patches, as nnU-Net's are
+PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
+RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
+Equal = Literal["steps", "time"]
+Phase = Literal["train", "validation", "test"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system in one column of the table.
+
+    Attributes:
+        root: of the frozen set and of all runs.
+        budget: what all systems have alike.
+        equal: what they have as much of.
+        system: a peer, a shipped preset or a .toml file.
+        device: "cpu" or "cuda".
+
+    """
+
+    root: Path
+    budget: str
+    equal: Equal
+    system: str
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "runs" / self.budget / self.equal / name_of(self.system)
+
+    def record(self) -> dict[str, Any]:
+        file = self.folder / RECORD
+        found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return found
+
+    def note(self, **what: Any) -> None:
+        """Add to the record."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / RECORD) as temporary:
+            temporary.write_text(json.dumps({**self.record(), **what}, indent=1) + "\n")
+
+    def task(self) -> Task:
+        places, budget = Places(self.root), Budget.read(self.budget)
+        return Task(
+            data=places.data,
+            split=places.split,
+            work=self.folder / "work",
+            budget=budget,
+            steps=self.steps(budget),
+            device=self.device,
+        )
+
+    def steps(self, budget: Budget) -> int:
+        """Return how many steps the system takes."""
+        if self.equal == "steps":
+            return budget.steps
+        kept = self.record().get("steps_for_time")
+        return int(kept) if kept else self._steps_for_time()
+
+    def _steps_for_time(self) -> int:
+        """Return the steps that take as long as the reference's, by the system's own pace in the first column."""
+        records = []
+        for system in (REFERENCE, self.system):
+            run = Run(self.root, self.budget, "steps", system, self.device)
+            record = run.record()
+            if "train" not in record:
+                raise InputError(
+                    f"{run.folder / RECORD} must say how long {system} trains: run it with --equal steps first"
+                )
+            records.append(record["train"])
+        reference, own = records
+        return max(1, round(own["steps"] * reference["seconds"] / own["seconds"]))
+
+
+def system_of(name: str) -> System:
+    return PEERS[name] if name in PEERS else Preset(name, mirror="zyx" if name_of(name) in MIRRORED else "")
+
+
+def name_of(system: str) -> str:
+    return Path(system).stem if system.endswith(".toml") else system
+
+
+def work_in(run: Run, phase: Phase) -> None:
+    """Do one phase in this process, and say on stdout what came of it."""
+    warnings.simplefilter("ignore")  # what peers say of their own
+    torch.set_num_threads(threads())
+    task, system = run.task(), system_of(run.system)
+    if phase == "train":
+        found: dict[str, Any] = asdict(system.train(task))
+    else:
+        began = time.monotonic()
+        subset: Subset = phase
+        system.predict(task, Places(run.root).images(subset), run.folder / PREDICTIONS / subset)
+        found = {"seconds": time.monotonic() - began}
+    if task.device != "cpu":
+        found["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+def spawn(run: Run, phase: Phase) -> None:
+    """Do one phase in a process of its own, and keep what it says with the memory it took."""
+    if phase in run.record():
+        return
+    run.folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "benchmarks.accuracy.run", str(run.root), "--budget", run.budget]
+    command += ["--equal", run.equal, "--systems", run.system, "--device", run.device, "--phase", phase]
+    began, most = time.monotonic(), 0
+    said = run.folder / f".{phase}.stdout"
+    with said.open("w") as out, (run.folder / LOG).open("a") as log:
+        process = subprocess.Popen(command, stdout=out, stderr=log)
+        while process.poll() is None:
+            most = max(most, held(process.pid))
+            time.sleep(0.2)
+    lines = said.read_text().splitlines()
+    with (run.folder / LOG).open("a") as log:
+        log.writelines(f"{line}\n" for line in lines)
+    said.unlink()
+    if process.returncode:
+        raise InputError(
+            f"{run.system} failed in phase {phase} (exit {process.returncode}): {run.folder / LOG} says why, and the "
+            "same command continues"
+        )
+    found = {**json.loads(lines[-1]), "memory_mib": most / 2**20, "wall_seconds": time.monotonic() - began}
+    run.note(**{phase: found})
+
+
+def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) -> None:
+    """Train a system and let it predict, in as many processes; what is done is left as it is."""
+    if run.equal == "time" and "steps_for_time" not in run.record():
+        run.note(steps_for_time=run.steps(Budget.read(run.budget)))
+    device = torch.device(run.device)
+    run.note(
+        system=run.system,
+        budget=run.budget,
+        equal=run.equal,
+        machine=describe_machine(device, ()),
+        threads=threads(),
+        versions=versions(PACKAGES),
+        set={subset: frozen.subset_digest(subset) for subset in frozen.cases},
+    )
+    for phase in phases:
+        spawn(run, phase)
+        what = run.record()[phase]
+        sys.stdout.write(f"{run.budget}, equal {run.equal}, {run.system}, {phase}: {what}\n")
+        sys.stdout.flush()
+
+
+def smoke() -> None:
+    """Let every kind of system take a few steps on few coarse phantoms, and score them."""
+    from benchmarks.accuracy.score import score
+
+    frozen = FrozenSet.read().first(SMOKE_CASES)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make(frozen, root)
+        for system in SMOKE_SYSTEMS:
+            run_system(Run(root, "smoke", "steps", system, "cpu"), frozen)
+        run_system(Run(root, "smoke", "time", "paper", "cpu"), frozen)
+        for subset in ("validation", "test"):
+            sys.stdout.write(score(root, "smoke", frozen, subset, ours="paper", final=True) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.run",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", type=Path, nargs="?", default=Path("build/accuracy"), metavar="ROOT")
+    parser.add_argument("--budget", default="cpu", help="a file of benchmarks/accuracy/budgets (cpu)")
+    parser.add_argument(
+        "--equal", choices=get_args(Equal), default="steps", help="column of the table (steps)"
+    )
+    parser.add_argument(
+        "--systems",
+        nargs="+",
+        default=DEFAULT_SYSTEMS,
+        metavar="NAME",
+        help=f"{', '.join(PEERS)}, a preset, or a preset's .toml file ({' '.join(DEFAULT_SYSTEMS)})",
+    )
+    parser.add_argument("--device", help="cpu or cuda (default: the GPU, else the CPU)")
+    parser.add_argument("--steps-only", action="store_true", help="train, and predict nothing")
+    parser.add_argument("--smoke", action="store_true", help="a few steps on four phantoms; nothing is kept")
+    parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)  # in a process of its own
+    args = parser.parse_args(argv)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        if args.smoke:
+            smoke()
+            return 0
+        runs = [Run(args.root, args.budget, args.equal, system, device) for system in args.systems]
+        if args.phase:
+            work_in(runs[0], args.phase)
+            return 0
+        frozen = FrozenSet.read()
+        make(frozen, args.root)
+        for run in runs:
+            refuse_leaks(frozen, Places(args.root))
+            run_system(run, frozen, PHASES[:1] if args.steps_only else PHASES)
+    except InputError as error:
+        sys.stderr.write(f"accuracy: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,306 @@
+"""One scorer for all systems on the frozen phantoms: python -m benchmarks.accuracy.score ROOT --budget cpu.
+
+Label maps are scored by `trainer.evaluate` on the scans' own grids: Dice, missed tumours, false positives, by quartile
+of Task07's tumour volumes. Maps of the tumour's probability give free response: tumours missed at the same number of
+false positives a scan. Differences are paired, with 95 % bootstrap intervals over cases. Validation cases are scored;
+`--final` scores the test cases, whose labels are made for that. Writes benchmarks/accuracy/BUDGET-SUBSET.json and its
+part of docs/RESULTS.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, get_args
+
+from algorithm.errors import InputError
+from algorithm.files import replacing
+from algorithm.probabilities import map_path
+from benchmarks.accuracy.froc import TARGETS, Curve, Response, difference, respond
+from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
+from benchmarks.accuracy.run import PEERS, PREDICTIONS, Equal, name_of
+from benchmarks.accuracy.task import LABELS, LESION
+from benchmarks.page import FOLDER, write_part
+from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
+from trainer.intervals import Paired
+from trainer.phantom.statistics import PROBABILITIES, TUMOUR_ML
+from trainer.processes import in_processes
+from trainer.scores import Scores
+
+RESULTS = FOLDER.parent / "docs" / "RESULTS.md"
+QUARTILES_ML = (0.0, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
+MISSED_DICE = 0.1  # of a tumour that counts as missed, as in the published per-case scores
+TUMOUR = LABELS[LESION]
+ORGAN = LABELS[1]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One system in one column.
+
+    Attributes:
+        system, equal: which.
+        record: what the run says of itself.
+        scores: of its label maps.
+        responses: of its maps of probability, in the order of the cases.
+
+    """
+
+    system: str
+    equal: Equal
+    record: Mapping[str, Any]
+    scores: Scores
+    responses: list[Response]
+
+    @property
+    def title(self) -> str:
+        return f"{self.system}, equal {self.equal}"
+
+    def dice(self, label: str) -> dict[str, float | None]:
+        return self.scores.values(label, "dice")
+
+    def lesions(self) -> tuple[int, int, float]:
+        """Return tumours, those not found in the label maps, and false positives a scan."""
+        told = self.scores.lesions()[TUMOUR]
+        return told["lesions"], told["lesions"] - told["found"], told["false_positives_per_case"]
+
+    def missed_by_quartile(self) -> list[tuple[int, int]]:
+        """Return tumours and misses in the label maps, by quartile of volume."""
+        pairs = [
+            (ml, found)
+            for case in self.scores.cases
+            for ml, found in zip(case.lesions[TUMOUR].reference_ml, case.lesions[TUMOUR].found, strict=True)
+        ]
+        return [
+            (len(inside), inside.count(False))
+            for low, high in pairwise(QUARTILES_ML)
+            for inside in [[found for ml, found in pairs if low < ml <= high]]
+        ]
+
+    def missed_at(self, target: float) -> int:
+        return int(Curve.of(self.responses).missed_at(target)[0])
+
+    def to_json(self) -> dict[str, Any]:
+        lesions, missed, false_positives = self.lesions()
+        return {
+            "system": self.system,
+            "equal": self.equal,
+            "record": dict(self.record),
+            "mean": self.scores.mean(),
+            "intervals": self.scores.intervals(),
+            "tumours": lesions,
+            "missed": missed,
+            "false_positives_per_scan": false_positives,
+            "low_dice": sum((one or 0.0) < MISSED_DICE for one in self.dice(TUMOUR).values()),
+            "missed_by_quartile": self.missed_by_quartile(),
+            "missed_at": {str(target): self.missed_at(target) for target in TARGETS},
+            "roc_auc": self.scores.detection()[TUMOUR]["roc_auc"],
+            "cases": {
+                case: {label: self.dice(label)[case] for label in (ORGAN, TUMOUR)}
+                for case in self.dice(ORGAN)
+            },
+        }
+
+
+def read_scored(
+    folder: Path, equal: Equal, system: str, reference: Path, subset: Subset, out: Path
+) -> Scored | None:
+    """Score one run; None where it has no predictions of the subset yet."""
+    record_file = folder / "record.json"
+    if not record_file.is_file() or subset not in (record := json.loads(record_file.read_text())):
+        return None
+    pairs = with_probabilities(pair_cases(reference, folder / PREDICTIONS / subset), LABELS)
+    scores = evaluate(pairs, out / equal / system, labels=LABELS)
+    responses = {one.case: one for one in in_processes(respond_to, pairs, len(os.sched_getaffinity(0)))}
+    return Scored(system, equal, record, scores, [responses[pair.case] for pair in pairs])
+
+
+def respond_to(pair: Pair) -> Response:
+    return respond(pair.case, pair.reference, map_path(pair.prediction, TUMOUR), LESION)
+
+
+def find_scored(root: Path, budget: str, reference: Path, subset: Subset) -> list[Scored]:
+    """Score every run of a budget, peers first."""
+    found = []
+    for equal in get_args(Equal):
+        folders = sorted((root / "runs" / budget / equal).glob("*"), key=partial(in_order, list(PEERS)))
+        for folder in folders:
+            scored = read_scored(
+                folder, equal, folder.name, reference, subset, root / "scores" / budget / subset
+            )
+            if scored is not None:
+                found.append(scored)
+    if not found:
+        raise InputError(
+            f"{root / 'runs' / budget} holds no predictions of {subset} cases: benchmarks.accuracy.run makes them"
+        )
+    return found
+
+
+def in_order(first: Sequence[str], folder: Path) -> tuple[int, str]:
+    name = folder.name
+    return (first.index(name) if name in first else len(first), name)
+
+
+def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
+    """Return ours - theirs: Dice of both labels, and tumours missed at each number of false positives a scan."""
+    told: dict[str, Any] = {"ours": ours.title, "theirs": theirs.title}
+    for label in (ORGAN, TUMOUR):
+        mine, its = ours.dice(label), theirs.dice(label)
+        pairs = [(mine[case], its[case]) for case in mine if mine[case] is not None and its[case] is not None]
+        paired = Paired.of([(a or 0.0) - (b or 0.0) for a, b in pairs])
+        told[label] = {"mean": paired.mean, "interval": paired.interval, "p": paired.p}
+    curves = Curve.of(ours.responses), Curve.of(theirs.responses)
+    told["missed_at"] = {
+        str(target): dict(zip(("mean", "interval"), difference(*curves, target), strict=True))
+        for target in TARGETS
+    }
+    return told
+
+
+def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], about: str) -> str:
+    """Return the part of the page."""
+    tumours = scored[0].lesions()[0]
+    quartiles = [count for count, _ in scored[0].missed_by_quartile()]
+    headings = (
+        *("system", "equal", "steps", "training", "Dice pancreas", "Dice tumour", f"missed of {tumours}"),
+        "false positives a scan",
+        f"missed by quartile of volume ({', '.join(map(str, quartiles))})",
+        f"missed at {', '.join(f'{target:g}' for target in TARGETS)} false positives a scan",
+        "memory",
+    )
+    lines = [about, "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    for one in scored:
+        train = one.record["train"]
+        _, missed, false_positives = one.lesions()
+        quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
+        at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
+        lines.append(
+            f"| {one.system} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
+            f"{with_interval(one.scores, ORGAN)} | {with_interval(one.scores, TUMOUR)} | {missed} | "
+            f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
+        )
+    if differences:
+        lines += [
+            "",
+            "| difference, 95 % interval | Dice pancreas | Dice tumour | "
+            + " | ".join(f"missed at {target:g}" for target in TARGETS)
+            + " |",
+            "|---" * (3 + len(TARGETS)) + "|",
+        ]
+        for one in differences:
+            cells = [f"{signed(one[label])}" for label in (ORGAN, TUMOUR)]
+            cells += [signed(one["missed_at"][str(target)], digits=0) for target in TARGETS]
+            lines.append(f"| {one['ours']}, less {one['theirs']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def with_interval(scores: Scores, label: str) -> str:
+    mean, interval = scores.mean()[label]["dice"], scores.intervals()[label]["dice"]
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
+
+
+def signed(found: Mapping[str, Any], digits: int = 3) -> str:
+    text, interval = f"{found['mean']:+.{digits}f}", found["interval"]
+    if interval is None:
+        return text
+    return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f})"
+
+
+def score(
+    root: Path,
+    budget: str,
+    frozen: FrozenSet,
+    subset: Subset,
+    *,
+    ours: str,
+    final: bool,
+    out: Path | None = None,
+) -> str:
+    """Score all runs of a budget; return the table, and keep it with its numbers in `out`.
+
+    Raises:
+        InputError: there is nothing to score, or test cases are asked for without `final`.
+
+    """
+    if subset == "test" and not final:
+        raise InputError(
+            "the test cases are scored with --final alone, once everything was chosen on validation"
+        )
+    places = Places(root)
+    reference = (
+        labels_of_tests(frozen, root / "final" / "labels")
+        if final and subset == "test"
+        else places.labels(subset)
+    )
+    scored = find_scored(root, budget, reference, subset)
+    differences = [
+        beside(mine, its)
+        for mine in scored
+        for its in scored
+        if mine.system == name_of(ours)
+        and its.system in PEERS
+        # At equal time the reference's own run of the first column is what the others are beside.
+        and (its.equal == mine.equal or its.system == "nnunet")
+    ]
+    record = scored[0].record
+    about = (
+        f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].scores.cases)} {subset} "
+        f"phantoms (`{frozen.subset_digest(subset)[:12]}`); "
+        + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+        + "."
+    )
+    text = table(scored, differences, about)
+    if out is not None:
+        content = {"about": about, "systems": [one.to_json() for one in scored], "differences": differences}
+        out.mkdir(parents=True, exist_ok=True)
+        with replacing(out / f"{budget}-{subset}.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+    return text
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("root", type=Path, nargs="?", default=Path("build/accuracy"), metavar="ROOT")
+    parser.add_argument("--budget", default="cpu", help="whose runs are scored (cpu)")
+    parser.add_argument(
+        "--ours", default="best", help="the preset whose differences from the peers are told (best)"
+    )
+    parser.add_argument("--final", action="store_true", help="score the test cases, and not validation")
+    parser.add_argument(
+        "--out", type=Path, help="folder for the JSON and the table (default: here, and docs/RESULTS.md)"
+    )
+    args = parser.parse_args(argv)
+    subset: Subset = "test" if args.final else "validation"
+    try:
+        out = args.out or Path(__file__).parent
+        text = score(
+            args.root, args.budget, FrozenSet.read(), subset, ours=args.ours, final=args.final, out=out
+        )
+    except InputError as error:
+        sys.stderr.write(f"accuracy: {error}\n")
+        return 1
+    sys.stdout.write(text + "\n")
+    if args.out is None:
+        write_part(f"accuracy/score.py, {args.budget} {subset}", text, RESULTS)
+    else:
+        (args.out / f"{args.budget}-{subset}.md").write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""The scorer of the accuracy benchmark, against masks and maps that the eye can count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from algorithm.errors import InputError
+from algorithm.geometry import Geometry
+from algorithm.images import write_labels, write_shares
+from algorithm.probabilities import map_path
+from benchmarks.accuracy.froc import THRESHOLDS, Curve, Response, difference, response_of, without_specks
+from benchmarks.accuracy.frozen import FrozenSet
+from benchmarks.accuracy.score import main, score
+from benchmarks.accuracy.task import LABELS
+
+GRID = Geometry((12, 40, 40), (2.5, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+VOXEL_ML = 0.0025
+TUMOUR = (slice(3, 7), slice(10, 20), slice(10, 20))  # 400 voxels, 1 ml: the smallest quartile
+ELSEWHERE = (slice(3, 7), slice(28, 34), slice(28, 34))
+
+
+def mask(*places: tuple[slice, ...]) -> np.ndarray:
+    found = np.zeros(GRID.shape_zyx, bool)
+    for place in places:
+        found[place] = True
+    return found
+
+
+def probability(**places: float) -> np.ndarray:
+    found = np.zeros(GRID.shape_zyx, np.float32)
+    for name, value in places.items():
+        found[{"tumour": TUMOUR, "elsewhere": ELSEWHERE}[name]] = value
+    return found
+
+
+def response(*, tumour: float, elsewhere: float) -> Response:
+    maps = probability(tumour=tumour, elsewhere=elsewhere)
+    return response_of("case", mask(TUMOUR), maps, voxel_ml=VOXEL_ML)
+
+
+def test_a_lesion_is_found_up_to_its_probability_and_a_false_one_called_up_to_its_own() -> None:
+    found = response(tumour=0.3, elsewhere=0.6)
+    thresholds = np.array(THRESHOLDS)
+    np.testing.assert_array_equal(found.found[:, 0], thresholds <= np.float32(0.3))
+    np.testing.assert_array_equal(found.false_positives, thresholds <= np.float32(0.6))
+    assert found.volumes_ml == pytest.approx((1.0,))
+
+
+def test_specks_are_no_calls() -> None:
+    speck = mask((slice(0, 1), slice(0, 3), slice(0, 3)), ELSEWHERE)
+    np.testing.assert_array_equal(without_specks(speck, 10), mask(ELSEWHERE))
+    np.testing.assert_array_equal(without_specks(speck, 9), speck)
+    assert not without_specks(np.zeros((2, 3, 4), bool), 1).any()
+
+
+def test_misses_are_counted_where_the_false_positives_are_few_enough() -> None:
+    # The second case's tumour is found below 0.2 alone, where both cases have a false positive.
+    curve = Curve.of([response(tumour=0.9, elsewhere=0.5), response(tumour=0.2, elsewhere=0.4)])
+    assert curve.missed_at(0.0).tolist() == [1.0]
+    assert curve.missed_at(0.9).tolist() == [1.0]
+    assert curve.missed_at(1.0).tolist() == [0.0]
+
+
+def test_all_are_missed_where_no_threshold_is_strict_enough() -> None:
+    curve = Curve.of([response(tumour=1.0, elsewhere=1.0)])
+    assert curve.missed_at(0.5).tolist() == [1.0]
+
+
+def test_only_lesions_of_the_volumes_asked_for_count() -> None:
+    answers = [response(tumour=0.0, elsewhere=0.0)]
+    assert Curve.of(answers, (0.0, 1.5)).missed_at(1.0).tolist() == [1.0]
+    assert Curve.of(answers, (1.5, 3.0)).missed_at(1.0).tolist() == [0.0]
+
+
+def test_a_resample_weighs_cases() -> None:
+    curve = Curve.of([response(tumour=0.9, elsewhere=0.0), response(tumour=0.0, elsewhere=0.0)])
+    weights = np.array([[2.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    assert curve.missed_at(0.0, weights).tolist() == [0.0, 2.0, 1.0]
+
+
+def test_a_difference_of_many_cases_has_an_interval_away_from_0_and_one_of_equals_has_none() -> None:
+    good = Curve.of([response(tumour=0.9, elsewhere=0.0)] * 20)
+    bad = Curve.of([response(tumour=0.9 * (number % 2), elsewhere=0.0) for number in range(20)])
+    mean, (low, high) = difference(good, bad, 0.5)
+    assert mean == -10.0
+    assert -15 <= low < -5 < high <= -4 or -15 <= low <= high < -4
+    assert difference(bad, bad, 0.5) == (0.0, (0.0, 0.0))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Four validation cases and two systems: "nnunet" misses two tumours, "best" one, and calls one more."""
+    places = {"nnunet": ["hit", "hit", "miss", "miss"], "best": ["hit", "hit", "hit", "false"]}
+    for number in range(4):
+        labels = mask((slice(2, 9), slice(5, 25), slice(5, 25))).astype(np.uint8)
+        labels[TUMOUR] = 2
+        name = f"pancreas_{number:03d}.nii.gz"
+        write_labels(tmp_path / "validation" / "labels" / name, labels, GRID)
+        for system, answers in places.items():
+            predicted, maps = labels.copy(), np.zeros(GRID.shape_zyx, np.uint8)
+            if answers[number] == "hit":
+                maps[TUMOUR] = 250
+            else:
+                predicted[TUMOUR] = 1
+                maps[TUMOUR] = 20
+            if answers[number] == "false":
+                predicted[ELSEWHERE] = 2
+                maps[ELSEWHERE] = 200
+            out = tmp_path / "runs" / "cpu" / "steps" / system / "predictions" / "validation" / name
+            write_labels(out, predicted, GRID)
+            write_shares(map_path(out, LABELS[2]), maps, GRID)
+    for system in places:
+        record = {
+            "machine": "a machine",
+            "threads": 2,
+            "versions": {"torch": "2"},
+            "train": {"steps": 100, "seconds": 60.0, "memory_mib": 1024.0},
+            "validation": {"seconds": 1.0},
+        }
+        (tmp_path / "runs" / "cpu" / "steps" / system / "record.json").write_text(json.dumps(record))
+    return tmp_path
+
+
+def scored(root: Path, **options: Any) -> tuple[str, dict[str, Any]]:
+    text = score(
+        root, "cpu", FrozenSet.read(), "validation", ours="best", final=False, out=root / "out", **options
+    )
+    return text, json.loads((root / "out" / "cpu-validation.json").read_text())
+
+
+def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Path) -> None:
+    text, content = scored(root)
+    nnunet, best = content["systems"]
+    assert (nnunet["system"], nnunet["tumours"], nnunet["missed"]) == ("nnunet", 4, 2)
+    assert (best["system"], best["tumours"], best["missed"]) == ("best", 4, 1)
+    assert (nnunet["false_positives_per_scan"], best["false_positives_per_scan"]) == (0.0, 0.25)
+    assert nnunet["missed_by_quartile"] == [[4, 2], [0, 0], [0, 0], [0, 0]]
+    assert nnunet["mean"]["cancer"]["dice"] == pytest.approx(0.5)
+    assert nnunet["mean"]["pancreas"]["dice"] < 1.0
+    # At 20/255 every tumour is found; the false one is then called too, in one scan of four.
+    assert nnunet["missed_at"] == {"0.125": 0, "0.25": 0, "0.5": 0, "1.0": 0}
+    assert best["missed_at"] == {"0.125": 1, "0.25": 0, "0.5": 0, "1.0": 0}
+    (found,) = content["differences"]
+    assert found["cancer"]["mean"] == pytest.approx(0.25)
+    assert found["missed_at"]["0.125"]["mean"] == 1.0
+    assert "| nnunet | steps | 100 | 1 min |" in text
+    assert "best, equal steps, less nnunet, equal steps" in text
+
+
+def test_test_cases_are_refused_without_final(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match="are scored with --final alone"):
+        score(root, "cpu", FrozenSet.read(), "test", ours="best", final=False)
+    monkeypatch.chdir(root)
+    assert main([str(root), "--budget", "gpu", "--out", "out"]) == 1
+    assert "holds no predictions of validation cases" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""The frozen set: what it holds, that nothing else passes for it, and that trainings see no test case."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from algorithm.errors import InputError
+from algorithm.images import read_labels, write_labels
+from benchmarks.accuracy.frozen import (
+    SMOKE_CASES,
+    FrozenSet,
+    Places,
+    labels_of_tests,
+    make,
+    numbers,
+    refuse_leaks,
+)
+from benchmarks.accuracy.ours import Preset
+from benchmarks.accuracy.run import Run
+from benchmarks.accuracy.task import Budget
+from trainer.dataset import Dataset
+from trainer.phantom.statistics import TUMOUR_ML, draw_facts
+from trainer.settings import TrainSettings, merged
+from trainer.split import read_split
+
+
+@pytest.fixture(scope="module")
+def frozen() -> FrozenSet:
+    return FrozenSet.read()
+
+
+@pytest.fixture(scope="module")
+def made(frozen: FrozenSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("set")
+    make(frozen.first(SMOKE_CASES), root, workers=1)
+    return root
+
+
+def test_the_set_is_of_64_32_and_32_cases_that_share_none(frozen: FrozenSet) -> None:
+    assert [len(cases) for cases in frozen.cases.values()] == [64, 32, 32]
+    assert len({number for cases in frozen.cases.values() for number in cases}) == 128
+    assert frozen.cases == numbers(64, 32, 32)
+    assert set(frozen.digests) == {number for cases in frozen.cases.values() for number in cases}
+
+
+def test_every_subset_has_its_share_of_small_tumours(frozen: FrozenSet) -> None:
+    edges = (0.0, TUMOUR_ML[4], TUMOUR_ML[5], TUMOUR_ML[6], np.inf)
+    for cases in frozen.cases.values():
+        volumes = [draw_facts(frozen.seed, number).tumour_ml for number in cases]
+        counts = np.histogram(volumes, edges)[0]
+        assert counts.min() > 0.2 * len(cases)
+
+
+def test_the_first_cases_are_made_with_their_hashes_and_without_labels_of_tests(
+    frozen: FrozenSet, made: Path
+) -> None:
+    data = Dataset.read(Places(made).data)
+    assert not data.test
+    names = [case.name for case in data.training]
+    split = read_split(Places(made).split, names)
+    assert sorted((*split.training, *split.validation)) == names
+    few = frozen.first(SMOKE_CASES)
+    tests = {f"{name}.nii.gz" for name in few.names("test")}
+    there = {str(path.relative_to(made)) for path in made.rglob("*.nii.gz") if path.name in tests}
+    assert there == {f"test/images/{name}" for name in tests}
+
+
+def test_labels_of_tests_are_made_for_the_scorer_alone(frozen: FrozenSet, made: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--final alone"):
+        Places(made).labels("test")
+    few = frozen.first({"training": 0, "validation": 0, "test": 1})
+    folder = labels_of_tests(few, tmp_path)
+    labels, _ = read_labels(folder / f"{few.names('test')[0]}.nii.gz")
+    assert np.unique(labels).tolist() == [0, 1, 2]
+
+
+def test_a_changed_case_is_refused(frozen: FrozenSet, made: Path) -> None:
+    few = frozen.first(SMOKE_CASES)
+    path = Places(made).data / "labelsTr" / f"{few.names('training')[0]}.nii.gz"
+    whole = path.read_bytes()
+    labels, geometry = read_labels(path)
+    labels[0, 0, 0] = 1
+    write_labels(path, labels, geometry)
+    with pytest.raises(InputError, match=f"the labels of case {few.cases['training'][0]} must have the hash"):
+        make(few, made, workers=1)
+    path.write_bytes(whole)
+
+
+def test_a_damaged_list_is_refused(tmp_path: Path, frozen: FrozenSet) -> None:
+    path = tmp_path / "set.json"
+    frozen.write(path)
+    document = json.loads(path.read_text())
+    document["subsets"]["test"]["cases"]["3"]["image"] = "0" * 64
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="the hash of its test cases"):
+        FrozenSet.read(path)
+
+
+def test_a_test_case_among_what_trains_is_refused(frozen: FrozenSet, tmp_path: Path) -> None:
+    leaked = Places(tmp_path).data / "imagesTr" / f"{frozen.names('test')[0]}.nii.gz"
+    leaked.parent.mkdir(parents=True)
+    leaked.write_bytes(b"")
+    with pytest.raises(InputError, match="is a test case, and what trains must not hold any"):
+        refuse_leaks(frozen, Places(tmp_path))
+
+
+@pytest.mark.parametrize("preset", ["paper", "paper-topk", "best"])
+def test_presets_take_the_steps_of_the_budget(preset: str) -> None:
+    for name in ("cpu", "smoke", "gpu"):
+        budget = Budget.read(name)
+        changes = Preset(preset).settings(budget, budget.steps)
+        from trainer.presets import read_preset
+
+        settings = TrainSettings.read(merged(read_preset(preset).train, changes), preset)
+        patches = settings.epoch_patches or budget.prepared_patches
+        taken = settings.epochs * -(-patches // settings.batch_size)
+        assert budget.steps <= taken <= 1.1 * budget.steps + budget.epoch_steps
+
+
+def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) -> None:
+    for system, seconds in (("nnunet", 6000.0), ("best", 1500.0)):
+        Run(tmp_path, "cpu", "steps", system, "cpu").note(train={"steps": 1000, "seconds": seconds})
+    run = Run(tmp_path, "cpu", "time", "best", "cpu")
+    assert run.task().steps == 4000
+    run.note(steps_for_time=77)  # a continued run keeps what it began with
+    assert run.task().steps == 77
+    with pytest.raises(InputError, match="must say how long monai trains: run it with --equal steps first"):
+        Run(tmp_path, "cpu", "time", "monai", "cpu").task()
+
+
+def test_unknown_budgets_are_refused() -> None:
+    with pytest.raises(InputError, match="a budget must be one of cpu, gpu, smoke, got none"):
+        Budget.read("none")
