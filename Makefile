@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences pins sbom clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences pins sbom bench-accuracy clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (18 minutes)"
+	@echo "make bench-accuracy  presets, nnU-Net and MONAI trained on the frozen phantoms, alike (a day on 2 cores)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
@@ -82,6 +83,12 @@ bench-inference: $(VENV)/bench.stamp
 bench-evaluation: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.evaluation
 
+# Resumable: the same command continues. Test cases are scored by hand, with --final.
+bench-accuracy: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu
+	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best
+	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget cpu
+
 bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers
 	$(BIN)/python -m benchmarks.loaders --smoke
@@ -90,6 +97,7 @@ bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.inference --smoke --precision float32
 	$(BIN)/python -m benchmarks.search --smoke
 	$(BIN)/python -m benchmarks.evaluation --smoke
+	$(BIN)/python -m benchmarks.accuracy.run --smoke
 
 check: $(VENV)/dev.stamp
 	$(BIN)/python tools/audit.py constraints.txt

@@ -6,6 +6,8 @@
 #    bare step, and the loop, where its time goes, and what loading costs beside one batch repeated for ever
 # 3. the loaders of MONAI and TorchIO beside ours, where they are installed
 # 4. with TRAIN=1 the presets on a phantom set
+# 5. with ACCURACY=1 the presets, nnU-Net and MONAI on the frozen phantoms, 30 to 45 minutes each in either column; SYSTEMS
+#    names fewer. OUT/accuracy is continued by the same command. The test cases are scored by hand, with --final.
 #
 # Results and logs go to OUT (default build/gpu). PYTHON names an interpreter that has torch with CUDA and this package;
 # a step that fails is named at the end and does not keep the others from running.
@@ -60,6 +62,23 @@ else
 fi
 if [ "${TRAIN:-0}" = 1 ]; then
     step presets presets
+fi
+
+accuracy() {
+    local systems
+    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best}"
+    "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --systems "${systems[@]}" || return
+    local others=()
+    for system in "${systems[@]}"; do
+        [ "$system" = nnunet ] || others+=("$system")
+    done
+    "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --equal time \
+        --systems "${others[@]}" || return
+    "$PYTHON" -m benchmarks.accuracy.score "$out/accuracy" --budget gpu --out "$out"
+}
+
+if [ "${ACCURACY:-0}" = 1 ]; then
+    step accuracy accuracy
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -6,10 +6,14 @@ taken from the training cases instead, in the same way (percentiles 0.5 and 99.5
 
 from __future__ import annotations
 
+import copy
 import json
+import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +54,12 @@ class DynUNet:
         split = read_split(task.split, [case.name for case in cases])
         training = [case for case in cases if case.name in split.training]
         intensities = measure(training, task.work / INTENSITIES)
-        batches = Batches(training, budget, intensities, seed=task.seed)
+        batches = Batches(
+            training, budget, intensities, seed=task.seed, workers=1 if device.type == "cpu" else threads()
+        )
         prepare_seconds = time.monotonic() - began
         torch.manual_seed(task.seed)
+        torch.backends.cudnn.benchmark = True  # all batches have one shape
         network = make_network(budget).to(device)
         optimiser = torch.optim.SGD(
             network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
@@ -71,7 +78,7 @@ class DynUNet:
         while done < task.steps:
             began = time.monotonic()
             last = min(done + budget.epoch_steps, task.steps)
-            for step, (images, labels) in zip(range(done, last), batches.epoch(done), strict=False):
+            for step, (images, labels) in enumerate(batches.between(done, last), start=done):
                 for group in optimiser.param_groups:
                     group["lr"] = LEARNING_RATE * (1 - step / task.steps) ** POWER
                 optimiser.zero_grad(set_to_none=True)
@@ -170,16 +177,17 @@ def loading(keys: Sequence[str], budget: Budget, intensities: dict[str, float]) 
 
 
 class Batches:
-    """Patches of the training cases, drawn anew for every step and the same after a restart.
+    """Patches of the training cases, drawn anew for every step; those of a step are the same after a restart.
 
     The cases are held in memory as the first transforms leave them.
     """
 
     def __init__(
-        self, cases: Sequence[Case], budget: Budget, intensities: dict[str, float], *, seed: int
+        self, cases: Sequence[Case], budget: Budget, intensities: dict[str, float], *, seed: int, workers: int
     ) -> None:
         from monai.transforms import (
             Compose,
+            FgBgToIndicesd,
             RandCropByPosNegLabeld,
             RandFlipd,
             RandGaussianNoised,
@@ -189,14 +197,21 @@ class Batches:
         )
 
         keys = ("image", "label")
-        load = Compose(loading(keys, budget, intensities))
+        load = Compose([*loading(keys, budget, intensities), FgBgToIndicesd("label")])
         self.items = [load({"image": str(case.image), "label": str(case.label)}) for case in cases]
-        self.batch_size, self.seed = budget.batch_size, seed
+        self.batch_size, self.seed, self.workers = budget.batch_size, seed, workers
         smooth = (0.5, 1.15)
-        self.draw = Compose(
+        self.transforms = Compose(
             [
                 RandCropByPosNegLabeld(
-                    keys, "label", budget.patch_shape_zyx[::-1], pos=2, neg=1, num_samples=1
+                    keys,
+                    "label",
+                    budget.patch_shape_zyx[::-1],
+                    pos=2,
+                    neg=1,
+                    num_samples=1,
+                    fg_indices_key="label_fg_indices",
+                    bg_indices_key="label_bg_indices",
                 ),
                 RandZoomd(
                     keys,
@@ -212,18 +227,32 @@ class Batches:
                 *(RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)),
             ]
         )
+        self.own = threading.local()  # transforms draw from a state of their own, so each thread has its copy
 
-    def epoch(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of images and labels (n, 1, x, y, z) for ever; the same for the same first step."""
-        rng = np.random.default_rng((self.seed, first_step))
-        self.draw.set_random_state(int(rng.integers(2**31)))
-        while True:
-            chosen = rng.integers(len(self.items), size=self.batch_size)
-            drawn = [self.draw(self.items[number])[0] for number in chosen]
-            yield (
-                torch.stack([one["image"].as_tensor() for one in drawn]),
-                torch.stack([one["label"].as_tensor() for one in drawn]),
-            )
+    def between(self, first_step: int, last_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of these steps: images and labels (n, 1, x, y, z)."""
+        if self.workers < 2:
+            yield from map(self.batch, range(first_step, last_step))
+            return
+        with ThreadPoolExecutor(self.workers) as pool:
+            ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
+            for step in range(first_step, last_step):
+                ahead.append(pool.submit(self.batch, step))
+                if len(ahead) > 2 * self.workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch of one step."""
+        if not hasattr(self.own, "transforms"):
+            self.own.transforms = copy.deepcopy(self.transforms)
+        rng = np.random.default_rng((self.seed, step))
+        self.own.transforms.set_random_state(int(rng.integers(2**31)))
+        chosen = rng.integers(len(self.items), size=self.batch_size)
+        drawn = [self.own.transforms(self.items[number])[0] for number in chosen]
+        images, labels = (torch.stack([one[key].as_tensor() for one in drawn]) for key in ("image", "label"))
+        return images, labels
 
 
 def make_network(budget: Budget) -> Any:

@@ -59,6 +59,7 @@ class Run:
         equal: what they have as much of.
         system: a peer, a shipped preset or a .toml file.
         device: "cpu" or "cuda".
+        trial: so many steps in place of the budget's, to measure speed; such a run is not scored.
 
     """
 
@@ -67,10 +68,12 @@ class Run:
     equal: Equal
     system: str
     device: str
+    trial: int | None = None
 
     @property
     def folder(self) -> Path:
-        return self.root / "runs" / self.budget / self.equal / name_of(self.system)
+        column = self.equal if self.trial is None else f"trial-{self.trial}"
+        return self.root / "runs" / self.budget / column / name_of(self.system)
 
     def record(self) -> dict[str, Any]:
         file = self.folder / RECORD
@@ -96,6 +99,8 @@ class Run:
 
     def steps(self, budget: Budget) -> int:
         """Return how many steps the system takes."""
+        if self.trial is not None:
+            return self.trial
         if self.equal == "steps":
             return budget.steps
         kept = self.record().get("steps_for_time")
@@ -148,6 +153,7 @@ def spawn(run: Run, phase: Phase) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.accuracy.run", str(run.root), "--budget", run.budget]
     command += ["--equal", run.equal, "--systems", run.system, "--device", run.device, "--phase", phase]
+    command += ["--trial", str(run.trial)] if run.trial is not None else []
     began, most = time.monotonic(), 0
     said = run.folder / f".{phase}.stdout"
     with said.open("w") as out, (run.folder / LOG).open("a") as log:
@@ -223,7 +229,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help=f"{', '.join(PEERS)}, a preset, or a preset's .toml file ({' '.join(DEFAULT_SYSTEMS)})",
     )
     parser.add_argument("--device", help="cpu or cuda (default: the GPU, else the CPU)")
-    parser.add_argument("--steps-only", action="store_true", help="train, and predict nothing")
+    parser.add_argument(
+        "--trial", type=int, metavar="STEPS", help="only train so many steps, to measure speed; not scored"
+    )
     parser.add_argument("--smoke", action="store_true", help="a few steps on four phantoms; nothing is kept")
     parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)  # in a process of its own
     args = parser.parse_args(argv)
@@ -232,7 +240,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.smoke:
             smoke()
             return 0
-        runs = [Run(args.root, args.budget, args.equal, system, device) for system in args.systems]
+        runs = [
+            Run(args.root, args.budget, args.equal, system, device, args.trial) for system in args.systems
+        ]
         if args.phase:
             work_in(runs[0], args.phase)
             return 0
@@ -240,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(frozen, args.root)
         for run in runs:
             refuse_leaks(frozen, Places(args.root))
-            run_system(run, frozen, PHASES[:1] if args.steps_only else PHASES)
+            run_system(run, frozen, PHASES if args.trial is None else PHASES[:1])
     except InputError as error:
         sys.stderr.write(f"accuracy: {error}\n")
         return 1
