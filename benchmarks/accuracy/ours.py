@@ -11,7 +11,7 @@ from typing import Any
 
 from algorithm.errors import InputError
 from algorithm.probabilities import PROBABILITIES, map_names
-from benchmarks.accuracy.task import LABELS, LESION, Budget, Task, Trained, parameters_of, threads
+from benchmarks.accuracy.task import LABELS, LESION, Budget, Task, Trained, name_of, parameters_of, threads
 from trainer.presets import read_preset
 from trainer.settings import merged
 
@@ -34,7 +34,7 @@ class Preset:
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
         changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
-        table = merged(read_preset(self.name).train, budget.settings.get(self.name, {}))
+        table = merged(read_preset(self.name).train, budget.settings.get(name_of(self.name), {}))
         if table.get("source", "patches") == "patches":
             epoch_steps = -(-budget.prepared_patches // budget.batch_size)
             if steps < epoch_steps:  # a short training sees the first of them
@@ -46,15 +46,18 @@ class Preset:
         # Every system sees whole epochs: the last may be a few steps more than were asked for.
         changes["epochs"] = -(-steps // epoch_steps)
         # A preset's own number of epochs between whole volumes is of a schedule of another length.
-        if "volume_epochs" in table and "volume_epochs" not in budget.settings.get(self.name, {}):
+        if "volume_epochs" in table and "volume_epochs" not in budget.settings.get(name_of(self.name), {}):
             changes["volume_epochs"] = changes["epochs"]
-        return {**budget.settings.get(self.name, {}), **changes}
+        return {**budget.settings.get(name_of(self.name), {}), **changes}
 
     def train(self, task: Task) -> Trained:
         from algorithm.bundle import read_bundle
 
         budget, began = task.budget, time.monotonic()
-        shape, spacing = map(list, (budget.patch_shape_zyx, budget.spacing_zyx_mm))
+        grid = budget.grids.get(name_of(self.name), {})
+        shape, spacing = (
+            list(grid.get(key, getattr(budget, key))) for key in ("patch_shape_zyx", "spacing_zyx_mm")
+        )
         decathlon(
             *("prepare", task.data, "--split", task.split, "--preset", self.name),
             *("--out", task.work / "prepared", "--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
@@ -77,7 +80,7 @@ class Preset:
             seconds=sum(float(row["seconds"]) for row in rows),
             prepare_seconds=prepare_seconds,
             parameters=parameters_of(bundle.network),
-            about=f"preset {self.name}, patches {shape}, batches of {budget.batch_size}, {changes}",
+            about=f"preset {self.name}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}",
         )
 
     def predict(self, task: Task, images: Path, out: Path) -> None:

@@ -29,7 +29,7 @@ from benchmarks.accuracy.dynunet import DynUNet
 from benchmarks.accuracy.frozen import SMOKE_CASES, FrozenSet, Places, Subset, make, refuse_leaks
 from benchmarks.accuracy.nnunet_system import NNUNet
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.task import Budget, System, Task, threads
+from benchmarks.accuracy.task import Budget, System, Task, name_of, threads
 from benchmarks.evaluation import held
 from benchmarks.machine import describe_machine, versions
 
@@ -123,10 +123,6 @@ class Run:
 
 def system_of(name: str) -> System:
     return PEERS[name] if name in PEERS else Preset(name, mirror="zyx" if name_of(name) in MIRRORED else "")
-
-
-def name_of(system: str) -> str:
-    return Path(system).stem if system.endswith(".toml") else system
 
 
 def work_in(run: Run, phase: Phase) -> None:

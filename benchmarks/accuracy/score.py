@@ -26,8 +26,8 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import PEERS, PREDICTIONS, Equal, name_of
-from benchmarks.accuracy.task import LABELS, LESION
+from benchmarks.accuracy.run import PEERS, PREDICTIONS, Equal
+from benchmarks.accuracy.task import LABELS, LESION, name_of
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
 from trainer.intervals import Paired

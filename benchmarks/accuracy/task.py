@@ -35,6 +35,7 @@ class Budget:
         prepared_patches: of presets that train on a file of patches, as the paper does.
         val_patches: that such presets are validated on after each epoch.
         settings: changes to a preset's [train] table, by preset.
+        grids: spacing_zyx_mm and patch_shape_zyx of presets that have their own.
 
     """
 
@@ -48,6 +49,7 @@ class Budget:
     prepared_patches: int
     val_patches: int
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    grids: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, name: str) -> Budget:
@@ -116,6 +118,11 @@ class System(Protocol):
 
     def predict(self, task: Task, images: Path, out: Path) -> None:
         """Write a label map and the lesion's probability of every image that has none yet."""
+
+
+def name_of(system: str) -> str:
+    """Return the name of a peer, of a shipped preset or of a preset's .toml file."""
+    return Path(system).stem if system.endswith(".toml") else system
 
 
 def threads() -> int:

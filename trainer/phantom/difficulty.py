@@ -51,8 +51,8 @@ DIFFICULTIES: dict[DifficultyName, Difficulty | None] = {
     "hard": Difficulty(
         cysts=0.2,
         bright=0.12,
-        dark_hu=(5.0, 38.0),
-        faint_ml=3.0,
+        dark_hu=(8.0, 45.0),
+        faint_ml=2.0,
         patchy_hu=7.0,
         mimics=2.0,
         nodes=2.0,
