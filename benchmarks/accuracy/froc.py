@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from algorithm.errors import InputError
 from algorithm.geometry import same_grid
 from algorithm.images import Geometry, read_image, read_labels
-from algorithm.postprocessing import components
+from algorithm.postprocessing import bounds, components
 from trainer.intervals import CONFIDENCE, RESAMPLES, SEED
 from trainer.lesions import match_lesions
 
@@ -56,6 +56,10 @@ def response_of(
     case: str, lesions: NDArray[np.bool_], probability: NDArray[np.floating], *, voxel_ml: float
 ) -> Response:
     """Return the response of probabilities (z, y, x) to the lesions of a mask (z, y, x)."""
+    seen = lesions | (probability >= THRESHOLDS[0])
+    if seen.any():  # the rest of the scan holds neither a lesion nor a call at any threshold
+        box = bounds(seen)
+        lesions, probability = lesions[box], probability[box]
     found, false_positives = [], []
     volumes: tuple[float, ...] = ()
     for threshold in THRESHOLDS:

@@ -1,0 +1,96 @@
+"""What the systems of the accuracy benchmark make of a budget; their trainings run in its smoke run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from algorithm.geometry import Geometry
+from algorithm.images import read_image, read_labels, write_labels
+from algorithm.probabilities import map_path
+from benchmarks.accuracy.dynunet import levels
+from benchmarks.accuracy.ours import assignments
+from benchmarks.accuracy.run import Run, main
+from benchmarks.accuracy.task import LABELS, Budget, keep_prediction, missing
+from trainer.settings import read_assignments
+
+GRID = Geometry((3, 4, 5), (2.5, 1.0, 0.75), (10.0, -20.0, 30.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "strides"),
+    [
+        ((64, 64, 32), (2.0, 2.0, 2.5), [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2], [2, 2, 1]]),
+        # The slices stay apart until the plane is as coarse as they are.
+        ((64, 64, 16), (0.8, 0.8, 5.0), [[1, 1, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]),
+    ],
+)
+def test_an_axis_is_halved_while_it_is_fine_and_long(
+    shape: tuple[int, int, int], spacing: tuple[float, float, float], strides: list[list[int]]
+) -> None:
+    kernels, found = levels(shape, spacing)
+    assert found == strides
+    assert len(kernels) == len(strides)
+    assert (np.prod(found, axis=0) * 4 <= shape).all()
+
+
+def test_the_first_kernels_are_flat_where_slices_are_thick() -> None:
+    assert levels((64, 64, 16), (0.8, 0.8, 5.0))[0][:2] == [[3, 3, 1], [3, 3, 1]]
+
+
+def test_settings_survive_the_command_line() -> None:
+    settings = {"epochs": 1, "ema": None, "compile": True, "class_weights": [1, 10], "loss": "dice_ce"}
+    nested = {**settings, "augment": {"noise_share": 0.5}}
+    assert read_assignments(assignments(nested)) == nested
+
+
+def test_a_prediction_is_kept_whole_on_the_scan_s_grid(tmp_path: Path) -> None:
+    image = tmp_path / "images" / "pancreas_001.nii.gz"
+    write_labels(image, np.zeros(GRID.shape_zyx, np.uint8), GRID)
+    out = tmp_path / "out"
+    assert missing(image.parent, out) == [image]
+    maps = np.zeros((3, *GRID.shape_zyx), np.float32)
+    maps[0], maps[2, 1, 2, 3], maps[1, 2, 3, 4] = 0.4, 0.6, 0.41
+    keep_prediction(image, out, maps)
+    assert missing(image.parent, out) == []
+    labels, grid = read_labels(out / image.name)
+    assert grid == GRID
+    assert np.argwhere(labels == 2).tolist() == [[1, 2, 3]]
+    assert np.argwhere(labels == 1).tolist() == [[2, 3, 4]]
+    lesion = read_image(map_path(out / image.name, LABELS[2]))
+    assert lesion.GetPixel(3, 2, 1) == pytest.approx(0.6)
+    assert lesion.GetPixel(0, 0, 0) == 0.0
+    map_path(out / image.name, LABELS[2]).unlink()
+    assert missing(image.parent, out) == [image]
+
+
+def test_a_preset_may_have_a_grid_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own.toml").write_text(
+        "spacing_zyx_mm = [5.0, 2.0, 2.0]\npatch_shape_zyx = [16, 32, 32]\nbatch_size = 2\nsteps = 4\n"
+        "epoch_steps = 2\nnnunet_memory_gb = 0.1\nprepared_patches = 4\nval_patches = 2\n"
+        "[grids.best]\npatch_shape_zyx = [16, 64, 64]\n"
+    )
+    monkeypatch.setattr("benchmarks.accuracy.task.BUDGETS", tmp_path)
+    assert Budget.read("own").grids == {"best": {"patch_shape_zyx": [16, 64, 64]}}
+    (tmp_path / "bad.toml").write_text(
+        (tmp_path / "own.toml").read_text().replace("steps = 4", "stepz = 4", 1)
+    )
+    with pytest.raises(Exception, match="has the unknown settings stepz: drop them"):
+        Budget.read("bad")
+
+
+def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
+    from benchmarks.accuracy.run import spawn
+
+    run = Run(tmp_path, "cpu", "steps", "nnunet", "cpu")
+    run.note(train={"steps": 2000, "seconds": 1.0})
+    spawn(run, "train")  # would start a process of hours
+    assert json.loads((run.folder / "record.json").read_text()) == {"train": {"steps": 2000, "seconds": 1.0}}
+
+
+def test_an_unknown_budget_ends_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path), "--budget", "none", "--phase", "train", "--systems", "paper"]) == 1
+    assert capsys.readouterr().err == "accuracy: a budget must be one of cpu, gpu, smoke, got none\n"
