@@ -14,6 +14,7 @@ from trainer.phantom.tissue import Palette
 
 DifficultyName = Literal["plain", "hard"]
 Look = Literal["dark", "cyst", "bright"]
+LOOK_STEP = 15**0.5 % 1.0  # spreads the kinds of tumours evenly over consecutive cases, as `draws.spread` does sizes
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,15 @@ DIFFICULTIES: dict[DifficultyName, Difficulty | None] = {
     "plain": None,
     "hard": Difficulty(
         cysts=0.2,
-        bright=0.12,
-        dark_hu=(8.0, 45.0),
-        faint_ml=2.0,
-        patchy_hu=7.0,
-        mimics=2.0,
+        bright=0.08,
+        dark_hu=(12.0, 55.0),
+        faint_ml=1.5,
+        patchy_hu=5.0,
+        mimics=1.5,
         nodes=2.0,
         reader_mm=1.3,
-        reader_tumour_mm=1.6,
-        noise=1.3,
+        reader_tumour_mm=1.3,
+        noise=1.2,
     ),
 }
 NAMES: tuple[DifficultyName, ...] = get_args(DifficultyName)
@@ -112,7 +113,7 @@ def draw_hardship(
 ) -> Hardship:
     """Draw what a case has of `difficulty`; `path` (n, 4) is the gland's centreline with its radii in mm."""
     rng = generator(seed, case, "hardship")
-    kind = rng.random()
+    kind = (generator(seed, 0, "look").random() + case * LOOK_STEP) % 1.0
     look: Look = "cyst" if kind < difficulty.cysts else "dark"
     if difficulty.cysts <= kind < difficulty.cysts + difficulty.bright:
         look = "bright"
