@@ -14,7 +14,9 @@ from trainer.phantom.tissue import Palette
 
 DifficultyName = Literal["plain", "hard"]
 Look = Literal["dark", "cyst", "bright"]
-LOOK_STEP = 15**0.5 % 1.0  # spreads the kinds of tumours evenly over consecutive cases, as `draws.spread` does sizes
+LOOK_STEP = (
+    15**0.5 % 1.0
+)  # spreads the kinds of tumours evenly over consecutive cases, as `draws.spread` does sizes
 
 
 @dataclass(frozen=True)
