@@ -73,6 +73,7 @@ WORDS = (
     "\udc80é\r",
     "x" * 70_000,
 )
+CONTROLS = b"\x0b\x0c\x1c\x1f\r\t \0\x7f"
 METAIMAGE_FIELDS = (
     "NDims",
     "DimSize",
@@ -88,6 +89,15 @@ METAIMAGE_FIELDS = (
     "HeaderSize",
     "ElementToIntensityFunctionSlope",
     "ElementDataFile",
+    *(
+        "Origin",
+        "Position",
+        "Rotation",
+        "DistanceUnits",
+        "ElementToIntensityFunctionOffset",
+        "ParentID",
+        "ImagePosition",
+    ),
     *(
         "ObjectType",
         "ObjectSubType",
@@ -208,7 +218,7 @@ def _text_edit(fields: tuple[str, ...], separator: str) -> st.SearchStrategy[Edi
     """Return a strategy that sets a field, moves it to the front, doubles it, drops it or adds it."""
     numbers = st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=9).map(" ".join)
     words = st.sampled_from((*WORDS, *PLACES)) | numbers | st.sampled_from(NUMBERS) | st.text(max_size=20)
-    ways = st.sampled_from(("set", "one number", "front", "double", "drop"))
+    ways = st.sampled_from(("set", "one number", "fewer numbers", "control", "front", "double", "drop"))
 
     def edit(field: str, way: str, value: str, at: int) -> Edit:
         said = value.encode("utf-8", "surrogateescape" if "\udc80" in value else "replace")
@@ -223,6 +233,10 @@ def _text_edit(fields: tuple[str, ...], separator: str) -> st.SearchStrategy[Edi
                 parts = lines[place][len(key) :].split()
                 parts[at % max(1, len(parts)) : at % max(1, len(parts)) + 1] = [said]
                 lines[place] = key + b" ".join(parts)
+            elif way == "fewer numbers":
+                lines[place] = key + b" ".join(lines[place][len(key) :].split()[:at])
+            elif way == "control":
+                lines.insert(place + at % 2, CONTROLS[at : at + 1] + key + said)
             elif way == "front":
                 lines.insert(0, lines.pop(place))
             elif way == "double":
