@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import locale
 import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
@@ -111,6 +113,19 @@ def write_dicom(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(start + b"".join(body))
     return path
+
+
+def compress(source: Path, target: Path, compressor: str) -> None:
+    """Write a slice again with its pixels as GDCM compresses them: "JPEG" (lossless) or "JPEG2000"."""
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(target))
+    writer.SetImageIO("GDCMImageIO")
+    writer.KeepOriginalImageUIDOn()
+    writer.SetUseCompression(True)
+    writer.SetCompressor(compressor)
+    before = locale.setlocale(locale.LC_ALL)
+    writer.Execute(sitk.ReadImage(str(source), sitk.sitkUInt16))
+    locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves the one of C
 
 
 def write_series(

@@ -29,7 +29,7 @@ from algorithm.errors import InputError, printable
 from algorithm.geometry import Geometry
 from algorithm.images import check_sides, read_geometry, read_image
 from tests.bundles import write_random_bundle
-from tests.dicoms import element, write_dicom, write_series
+from tests.dicoms import compress, element, write_dicom, write_series
 from tests.fuzz.seeds import SEEDS, make_seed, scan_image
 from trainer.doctor.bundle import check as check_bundle
 
@@ -734,14 +734,7 @@ def compressed(folder: Path, compressor: str, shape: tuple[int, int] = (64, 64))
     write_series(folder / "plain", noise.astype(np.uint16))
     (folder / "packed").mkdir()
     for path in sorted((folder / "plain").iterdir()):
-        image = sitk.ReadImage(str(path), sitk.sitkUInt16)
-        writer = sitk.ImageFileWriter()
-        writer.SetFileName(str(folder / "packed" / path.name))
-        writer.SetImageIO("GDCMImageIO")
-        writer.KeepOriginalImageUIDOn()
-        writer.SetUseCompression(True)
-        writer.SetCompressor(compressor)
-        writer.Execute(image)
+        compress(path, folder / "packed" / path.name, compressor)
     return folder / "packed"
 
 

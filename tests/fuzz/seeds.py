@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from tests.dicoms import element, write_series
+from tests.dicoms import compress, element, write_series
 
 SHAPE_ZYX = (4, 10, 12)
 SPACING_XYZ_MM = (20.0, 24.0, 30.0)
@@ -128,14 +128,7 @@ def _dicom_by_gdcm(compressor: str) -> Callable[[str], Seed]:
             path = Path(folder) / "slice.dcm"
             for file, content in plain.files.items():
                 path.write_bytes(content)
-                image = sitk.ReadImage(str(path), sitk.sitkUInt16)
-                writer = sitk.ImageFileWriter()
-                writer.SetFileName(str(path))
-                writer.SetImageIO("GDCMImageIO")
-                writer.KeepOriginalImageUIDOn()
-                writer.SetUseCompression(True)
-                writer.SetCompressor(compressor)
-                writer.Execute(image)
+                compress(path, path, compressor)
                 files[file] = path.read_bytes()
         return Seed(name, files, "", plain.headers)
 
