@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +21,21 @@ from trainer.lesions import match_lesions
 
 # Of the tumour's probability; finest where a network that misses a tumour still has some.
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, *(step / 20 for step in range(4, 20)), 0.98)
-SMALLEST_ML = 0.1  # a smaller piece is no call: the smallest tumour of Task07 has 0.4 ml
+# A smaller piece is no call. The smallest tumour of Task07 has 0.4 ml; larger ones part networks that are sure of all.
+SMALLEST_ML = (0.1, 0.3, 1.0, 3.0)
+POINTS = len(SMALLEST_ML) * len(THRESHOLDS)
 TARGETS = (0.125, 0.25, 0.5, 1.0)  # false positives a scan
 
 
 @dataclass(frozen=True)
 class Response:
-    """What one system answers in one case, threshold by threshold.
+    """What one system answers in one case at every operating point: a smallest call, and within it a threshold.
 
     Attributes:
         case: its name.
         volumes_ml: of the lesions of the reference.
-        found: bool (thresholds, lesions).
-        false_positives: int64 (thresholds,).
+        found: bool (points, lesions).
+        false_positives: int64 (points,).
 
     """
 
@@ -62,8 +65,8 @@ def response_of(
         lesions, probability = lesions[box], probability[box]
     found, false_positives = [], []
     volumes: tuple[float, ...] = ()
-    for threshold in THRESHOLDS:
-        called = without_specks(probability >= threshold, round(SMALLEST_ML / voxel_ml))
+    for smallest_ml, threshold in product(SMALLEST_ML, THRESHOLDS):
+        called = without_specks(probability >= threshold, round(smallest_ml / voxel_ml))
         matched = match_lesions(lesions, called, voxel_ml=voxel_ml)
         volumes = matched.reference_ml
         found.append(matched.found)
@@ -71,7 +74,7 @@ def response_of(
     return Response(
         case,
         volumes,
-        np.array(found, bool).reshape(len(THRESHOLDS), len(volumes)),
+        np.array(found, bool).reshape(POINTS, len(volumes)),
         np.array(false_positives, np.int64),
     )
 
@@ -92,8 +95,8 @@ class Curve:
 
     Attributes:
         lesions: int64 (cases,), how many each has.
-        missed: int64 (cases, thresholds).
-        false_positives: int64 (cases, thresholds).
+        missed: int64 (cases, points).
+        false_positives: int64 (cases, points).
 
     """
 
@@ -116,7 +119,7 @@ class Curve:
     def missed_at(self, target: float, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return how many lesions are missed where there are at most `target` false positives a scan.
 
-        Of the thresholds that allow it, the one with the fewest misses counts; where none does, all are missed.
+        Of the operating points that allow it, the one with the fewest misses counts; where none does, all are missed.
 
         Args:
             target: false positives a scan.
@@ -143,8 +146,8 @@ def resamples(cases: int) -> NDArray[np.float64]:
 def difference(ours: Curve, theirs: Curve, target: float) -> tuple[float, tuple[float, float]]:
     """Return ours - theirs of the lesions missed at the same false positives a scan, and its 95 % interval.
 
-    Both answer the same cases in the same order; the bootstrap draws cases, and looks for the thresholds anew in each
-    resample.
+    Both answer the same cases in the same order; the bootstrap draws cases, and looks for the operating points anew in
+    each resample.
     """
     weights = resamples(len(ours.lesions))
     drawn = ours.missed_at(target, weights) - theirs.missed_at(target, weights)

@@ -13,7 +13,15 @@ from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.images import write_labels, write_shares
 from algorithm.probabilities import map_path
-from benchmarks.accuracy.froc import THRESHOLDS, Curve, Response, difference, response_of, without_specks
+from benchmarks.accuracy.froc import (
+    SMALLEST_ML,
+    THRESHOLDS,
+    Curve,
+    Response,
+    difference,
+    response_of,
+    without_specks,
+)
 from benchmarks.accuracy.frozen import FrozenSet
 from benchmarks.accuracy.score import main, score
 from benchmarks.accuracy.task import LABELS
@@ -21,7 +29,7 @@ from benchmarks.accuracy.task import LABELS
 GRID = Geometry((12, 40, 40), (2.5, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 VOXEL_ML = 0.0025
 TUMOUR = (slice(3, 7), slice(10, 20), slice(10, 20))  # 400 voxels, 1 ml: the smallest quartile
-ELSEWHERE = (slice(3, 7), slice(28, 34), slice(28, 34))
+ELSEWHERE = (slice(2, 9), slice(27, 38), slice(27, 38))  # 2.1 ml: no smallest call lets the tumour pass alone
 
 
 def mask(*places: tuple[slice, ...]) -> np.ndarray:
@@ -46,8 +54,12 @@ def response(*, tumour: float, elsewhere: float) -> Response:
 def test_a_lesion_is_found_up_to_its_probability_and_a_false_one_called_up_to_its_own() -> None:
     found = response(tumour=0.3, elsewhere=0.6)
     thresholds = np.array(THRESHOLDS)
-    np.testing.assert_array_equal(found.found[:, 0], thresholds <= np.float32(0.3))
-    np.testing.assert_array_equal(found.false_positives, thresholds <= np.float32(0.6))
+    points = len(SMALLEST_ML), len(THRESHOLDS)
+    for smallest_ml, hits, calls in zip(
+        SMALLEST_ML, found.found.reshape(points), found.false_positives.reshape(points), strict=True
+    ):
+        np.testing.assert_array_equal(hits, (thresholds <= np.float32(0.3)) & (smallest_ml <= 1.0))
+        np.testing.assert_array_equal(calls, (thresholds <= np.float32(0.6)) & (smallest_ml <= 2.0))
     assert found.volumes_ml == pytest.approx((1.0,))
 
 
