@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from algorithm.geometry import same_grid
 from algorithm.images import Geometry, read_image, read_labels
 from algorithm.postprocessing import bounds, components
 from trainer.intervals import CONFIDENCE, RESAMPLES, SEED
-from trainer.lesions import match_lesions
+from trainer.lesions import Lesions, match_lesions
 
 # Of the tumour's probability; finest where a network that misses a tumour still has some.
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, *(step / 20 for step in range(4, 20)), 0.98)
@@ -63,20 +62,28 @@ def response_of(
     if seen.any():  # the rest of the scan holds neither a lesion nor a call at any threshold
         box = bounds(seen)
         lesions, probability = lesions[box], probability[box]
-    found, false_positives = [], []
-    volumes: tuple[float, ...] = ()
-    for smallest_ml, threshold in product(SMALLEST_ML, THRESHOLDS):
-        called = without_specks(probability >= threshold, round(smallest_ml / voxel_ml))
-        matched = match_lesions(lesions, called, voxel_ml=voxel_ml)
-        volumes = matched.reference_ml
-        found.append(matched.found)
-        false_positives.append(len(matched.false_positive_ml))
+    matched = [at_sizes(lesions, probability >= threshold, voxel_ml) for threshold in THRESHOLDS]
+    points = [by_size[place] for place in range(len(SMALLEST_ML)) for by_size in matched]
+    volumes = points[0].reference_ml
     return Response(
         case,
         volumes,
-        np.array(found, bool).reshape(POINTS, len(volumes)),
-        np.array(false_positives, np.int64),
+        np.array([one.found for one in points], bool).reshape(POINTS, len(volumes)),
+        np.array([len(one.false_positive_ml) for one in points], np.int64),
     )
+
+
+def at_sizes(lesions: NDArray[np.bool_], called: NDArray[np.bool_], voxel_ml: float) -> list[Lesions]:
+    """Return how a mask of calls matches the lesions, for each smallest call."""
+    found: list[Lesions] = []
+    left = -1
+    for smallest_ml in SMALLEST_ML:
+        called = without_specks(called, round(smallest_ml / voxel_ml))
+        voxels = int(np.count_nonzero(called))
+        # Where no piece went, the last answer stands.
+        found.append(found[-1] if voxels == left else match_lesions(lesions, called, voxel_ml=voxel_ml))
+        left = voxels
+    return found
 
 
 def without_specks(mask: NDArray[np.bool_], voxels: int) -> NDArray[np.bool_]:
