@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def test_a_hard_case_is_the_same_patient_on_the_same_grid(both: tuple[Volume, Vo
         assert 2 * (there & here).sum() / (there.sum() + here.sum()) > 0.9
     facts = draw_facts(2026, 5)
     assert (hard.labels == 1).sum() * hard.grid.voxel_ml == pytest.approx(facts.pancreas_ml, rel=0.25)
+
+
+def test_the_plain_phantom_keeps_its_bytes() -> None:
+    volume = make_volume(0, 3, "small")
+    digest = hashlib.sha256(volume.image.tobytes() + volume.labels.tobytes()).hexdigest()
+    assert digest.startswith("5d6ec41d29da4ed6")  # as before there was a hard one
 
 
 def test_outlines_are_those_of_a_reader_who_errs(both: tuple[Volume, Volume]) -> None:
