@@ -68,7 +68,7 @@ def test_arguments_come_from_the_command_line(
     ("error", "code", "line"),
     [
         (InputError("W must hold train.h5"), 1, "decathlon train: W must hold train.h5"),
-        (InputError("two\nlines"), 1, "decathlon train: two lines"),
+        (InputError("two\nlines"), 1, "decathlon train: two\\nlines"),
         (KeyboardInterrupt(), 130, "decathlon train: interrupted; the same command continues"),
         (ZeroDivisionError("by\n  nought"), 1, "decathlon train: unexpected ZeroDivisionError: by nought"),
         (
