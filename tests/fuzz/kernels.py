@@ -43,7 +43,7 @@ def fuzz(kernel: str, runs: int) -> None:
     @given(data=st.data())
     @settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
     def call(data: st.DataObject) -> None:
-        test_any_arguments.answers_or_refuses(kernel, data)
+        assert test_any_arguments.answers_or_refuses(kernel, data), "a refusal must say why"
 
     FOLDER.mkdir(parents=True, exist_ok=True)
     options = [f"-runs={runs}", "-seed=1", f"-max_len={LARGEST_BYTES}", "-len_control=0", "-timeout=60"]
