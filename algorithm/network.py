@@ -17,6 +17,7 @@ from torch.nn import functional
 Activation = Literal["leaky_relu", "relu"]
 LEAKY_SLOPE = 0.01
 DEPTH = 5
+MOST_BLOCKS = 16  # of a level
 DEEPEST = 12  # of which a patch halved on each level would have 2048 voxels a side
 
 
@@ -68,12 +69,33 @@ def _norm_act(channels: int, activation: Activation) -> nn.Sequential:
     return nn.Sequential(InstanceNorm(channels), _activation(activation))
 
 
+def _pre_activation_conv(channels: int, activation: Activation, *, normalise: bool) -> nn.Sequential:
+    before = _norm_act(channels, activation) if normalise else _activation(activation)
+    return nn.Sequential(before, _conv3(channels, channels))
+
+
+class ResidualBlock(nn.Module):
+    """A pre-activation residual of two 3x3x3 convolutions with dropout between, of one width and size."""
+
+    def __init__(self, channels: int, *, normalise: bool, dropout: float, activation: Activation) -> None:
+        super().__init__()
+        self.first = _pre_activation_conv(channels, activation, normalise=normalise)
+        self.dropout = nn.Dropout3d(dropout)
+        self.second = _pre_activation_conv(channels, activation, normalise=normalise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, z, y, x) to the same."""
+        residual: Tensor = self.second(self.dropout(self.first(x)))
+        return residual + x
+
+
 class ContextBlock(nn.Module):
     """An entry convolution, then a pre-activation residual of two 3x3x3 convolutions with dropout between.
 
     The identity branch starts after the entry convolution, so that no projection is needed. The first level
     (`normalise=False`) has no norm before its convolutions. `tie` applies one norm-activation-convolution
-    module twice, as the re-implementation that the paper names does on every level but the first.
+    module twice, as the re-implementation that the paper names does on every level but the first. Where `blocks` is
+    more than one, as many less one of `ResidualBlock` follow.
     """
 
     def __init__(
@@ -86,23 +108,28 @@ class ContextBlock(nn.Module):
         tie: bool,
         dropout: float,
         activation: Activation,
+        blocks: int = 1,
     ) -> None:
         super().__init__()
-
-        def pre_activation_conv() -> nn.Sequential:
-            before = _norm_act(out_channels, activation) if normalise else _activation(activation)
-            return nn.Sequential(before, _conv3(out_channels, out_channels))
-
         self.entry = _conv3(in_channels, out_channels, stride)
-        self.first = pre_activation_conv()
+        self.first = _pre_activation_conv(out_channels, activation, normalise=normalise)
         self.dropout = nn.Dropout3d(dropout)
-        self.second = self.first if tie else pre_activation_conv()
+        self.second = (
+            self.first if tie else _pre_activation_conv(out_channels, activation, normalise=normalise)
+        )
+        self.more = nn.Sequential(
+            *(
+                ResidualBlock(out_channels, normalise=normalise, dropout=dropout, activation=activation)
+                for _ in range(blocks - 1)
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, in, z, y, x) to (n, out, z/stride, y/stride, x/stride)."""
         x = self.entry(x)
         residual: Tensor = self.second(self.dropout(self.first(x)))
-        return residual + x
+        deepened: Tensor = self.more(residual + x)
+        return deepened
 
 
 class UpBlock(nn.Sequential):
@@ -129,6 +156,9 @@ class UNet3D(nn.Module):
         depth: levels; spatial sizes must be multiples of 2 ** (depth - 1).
         tie_context_convs: share the weights of the two convolutions of a context block from the second level
             down, as in the re-implementation that the paper names; the published text has them separate.
+        context_blocks: residual blocks of each level of the context pathway, the last number for all that follow. The
+            published network has one; more on the coarser levels make the residual encoder of Isensee et al., "nnU-Net
+            revisited", MICCAI 2024, where (1, 3, 4, 6) is their medium one.
 
     Raises:
         ValueError: an argument is out of range.
@@ -145,9 +175,11 @@ class UNet3D(nn.Module):
         activation: Activation = "leaky_relu",
         depth: int = DEPTH,
         tie_context_convs: bool = False,
+        context_blocks: Sequence[int] = (1,),
     ) -> None:
         super().__init__()
         _check_arguments(in_channels, num_classes, base_filters, dropout, activation, depth)
+        blocks = _of_levels(context_blocks, depth)
         self.arguments: dict[str, Any] = {
             "in_channels": in_channels,
             "num_classes": num_classes,
@@ -156,6 +188,7 @@ class UNet3D(nn.Module):
             "activation": activation,
             "depth": depth,
             "tie_context_convs": tie_context_convs,
+            "context_blocks": list(context_blocks),
         }
         widths = [base_filters * 2**level for level in range(depth)]
         self.context = nn.ModuleList(
@@ -167,6 +200,7 @@ class UNet3D(nn.Module):
                 tie=tie_context_convs and level > 0,
                 dropout=dropout,
                 activation=activation,
+                blocks=blocks[level],
             )
             for level, width in enumerate(widths)
         )
@@ -271,3 +305,14 @@ def _check_arguments(
         raise ValueError(f"activation must be 'leaky_relu' or 'relu', got {activation!r}")
     if not 2 <= depth <= DEEPEST:
         raise ValueError(f"depth must be from 2 to {DEEPEST}, got {depth}")
+
+
+def _of_levels(context_blocks: Sequence[int], depth: int) -> list[int]:
+    """Return how many residual blocks each level has."""
+    if not 1 <= len(context_blocks) <= depth or not all(
+        1 <= blocks <= MOST_BLOCKS for blocks in context_blocks
+    ):
+        raise ValueError(
+            f"context_blocks must be 1 to {depth} numbers from 1 to {MOST_BLOCKS}, got {list(context_blocks)}"
+        )
+    return [context_blocks[min(level, len(context_blocks) - 1)] for level in range(depth)]

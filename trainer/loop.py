@@ -61,6 +61,8 @@ class Trainer:
             dropout=settings.dropout,
             activation=settings.activation,
             tie_context_convs=settings.tie_context_convs,
+            depth=settings.depth,
+            context_blocks=settings.context_blocks,
         ).to(self.device)
         if self.start is not None:
             self.start.load_into(self.network)

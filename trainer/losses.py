@@ -34,22 +34,33 @@ class SoftDice(nn.Module):
     Soft Dice is (2 Σ p t + s) / (Σ p + Σ t + s), that of Isensee et al. 2017 but for s = `smooth`, with which a class
     that is neither there nor predicted scores 1. Sums run over the whole batch, so that a class absent from one
     patch does not drive its probability to zero by itself.
+
+    Args:
+        smooth: s.
+        of_each_patch: the mean of the Dice of each patch and class that it holds, so that a small lesion counts as
+            much as a large one; the thought of the blob loss (Kofler et al., IPMI 2023) where a patch has one lesion.
+            A class that a patch lacks is left to the cross entropy.
+
     """
 
-    def __init__(self, smooth: float = 1.0) -> None:
+    def __init__(self, smooth: float = 1.0, *, of_each_patch: bool = False) -> None:
         super().__init__()
         self.smooth = smooth
+        self.of_each_patch = of_each_patch
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return a scalar."""
         wide = torch.promote_types(logits.dtype, torch.float32)
         probabilities = torch.softmax(logits, dim=1, dtype=wide)
         one_hot = functional.one_hot(target, logits.shape[1]).movedim(-1, 1).to(probabilities.dtype)
-        voxels = (0, 2, 3, 4)
-        overlap = (probabilities * one_hot).sum(voxels)
-        total = probabilities.sum(voxels) + one_hot.sum(voxels)
-        dice = (2 * overlap + self.smooth) / (total + self.smooth)
-        return 1 - dice[1:].mean()
+        voxels = (2, 3, 4) if self.of_each_patch else (0, 2, 3, 4)
+        overlap, held = (probabilities * one_hot).sum(voxels), one_hot.sum(voxels)
+        dice = (2 * overlap + self.smooth) / (probabilities.sum(voxels) + held + self.smooth)
+        if not self.of_each_patch:
+            return 1 - dice[1:].mean()
+        counts = (held[:, 1:] > 0).to(dice.dtype)
+        total: Tensor = ((1 - dice[:, 1:]) * counts).sum() / counts.sum().clamp_min(1)
+        return total
 
 
 class TopKCrossEntropy(nn.Module):
@@ -87,9 +98,9 @@ class TopKCrossEntropy(nn.Module):
 class DiceCrossEntropy(nn.Module):
     """The sum of `SoftDice` and `WeightedCrossEntropy`."""
 
-    def __init__(self, weights: Sequence[float]) -> None:
+    def __init__(self, weights: Sequence[float], *, of_each_patch: bool = False) -> None:
         super().__init__()
-        self.dice = SoftDice()
+        self.dice = SoftDice(of_each_patch=of_each_patch)
         self.cross_entropy = WeightedCrossEntropy(weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -101,9 +112,9 @@ class DiceCrossEntropy(nn.Module):
 class DiceTopK(nn.Module):
     """The sum of `SoftDice` and `TopKCrossEntropy`."""
 
-    def __init__(self, weights: Sequence[float], share: float = 0.05) -> None:
+    def __init__(self, weights: Sequence[float], share: float = 0.05, *, of_each_patch: bool = False) -> None:
         super().__init__()
-        self.dice = SoftDice()
+        self.dice = SoftDice(of_each_patch=of_each_patch)
         self.top_k = TopKCrossEntropy(weights, share)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:

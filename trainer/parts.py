@@ -106,11 +106,12 @@ def loader_threads(world: World) -> int:
 def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:
     """Return the loss with one weight a label; see `class_weights` for the choices."""
     weights = class_weights(settings, meta)
+    of_each_patch = settings.dice_of == "patch"
     losses: dict[str, Callable[[], nn.Module]] = {
         "weighted_ce": lambda: WeightedCrossEntropy(weights),
         "topk_ce": lambda: TopKCrossEntropy(weights, settings.top_k_share),
-        "dice_ce": lambda: DiceCrossEntropy(weights),
-        "dice_topk": lambda: DiceTopK(weights, settings.top_k_share),
+        "dice_ce": lambda: DiceCrossEntropy(weights, of_each_patch=of_each_patch),
+        "dice_topk": lambda: DiceTopK(weights, settings.top_k_share, of_each_patch=of_each_patch),
     }
     loss = losses[settings.loss]()
     return DeepSupervision(loss) if settings.deep_supervision else loss

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from algorithm.errors import InputError
+from algorithm.network import DEEPEST, DEPTH, MOST_BLOCKS
 from trainer.augment import AugmentSettings
 
 
@@ -23,8 +24,13 @@ class TrainSettings:
         dropout: probability of dropping a feature map in a context block.
         activation: of every layer.
         tie_context_convs: as in the re-implementation that the paper names.
+        depth: levels of the network; a patch is halved on each but the first.
+        context_blocks: residual blocks of each level on the way down, the last number for all that follow; the
+            network of the paper has one.
         loss: "weighted_ce" is equation (1), "topk_ce" its mean over the voxels with the largest losses (section
             4.2.2); "dice_ce" and "dice_topk" add the soft Dice loss to either.
+        dice_of: what a soft Dice loss is taken of: the whole batch, or each patch and label that it holds, so that
+            small lesions count as much as large ones.
         top_k_share: of all voxels, for the top-k losses.
         deep_supervision: the loss is taken at every scale of the network, each with half the weight of the next
             finer one.
@@ -69,7 +75,10 @@ class TrainSettings:
     dropout: float = 0.6
     activation: Literal["leaky_relu", "relu"] = "leaky_relu"
     tie_context_convs: bool = False
+    depth: int = DEPTH
+    context_blocks: tuple[int, ...] = (1,)
     loss: Literal["weighted_ce", "topk_ce", "dice_ce", "dice_topk"] = "weighted_ce"
+    dice_of: Literal["batch", "patch"] = "batch"
     top_k_share: float = 0.05
     deep_supervision: bool = False
     class_weights: tuple[float, ...] | Literal["equal", "inverse"] = (1.0, 10.0, 50.0)
@@ -117,6 +126,12 @@ class TrainSettings:
         ranges: dict[str, tuple[bool, str]] = {
             "base_filters": (1 <= self.base_filters <= 512, "from 1 to 512"),
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
+            "depth": (2 <= self.depth <= DEEPEST, f"from 2 to {DEEPEST}"),
+            "context_blocks": (
+                len(self.context_blocks) <= self.depth
+                and all(1 <= blocks <= MOST_BLOCKS for blocks in self.context_blocks),
+                f"at most 'depth' numbers from 1 to {MOST_BLOCKS}",
+            ),
             "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
             "weight_decay": (0 <= self.weight_decay <= 1, "in [0, 1]"),
             "top_k_share": (0 < self.top_k_share <= 1, "in (0, 1]"),

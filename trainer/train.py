@@ -13,7 +13,7 @@ import torch
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.lock import alone_in, remove_leftovers
-from algorithm.network import unmet_by
+from algorithm.network import DEPTH, unmet_by
 from algorithm.segmenter import default_device
 from trainer.distributed import joined
 from trainer.history import Row
@@ -51,7 +51,7 @@ def train(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    train_file, val_file = open_patches(work)
+    train_file, val_file = open_patches(work, settings.depth)
     with joined(device) as world:
         start = None if weights is None else read_start(weights, train_file.meta)
         claim = _claim(run, settings, train_file, val_file, start)
@@ -76,8 +76,8 @@ def train(
         return trainer.history.rows
 
 
-def open_patches(work: Path) -> tuple[PatchFile, PatchFile]:
-    """Return the training and validation patches of a folder.
+def open_patches(work: Path, depth: int = DEPTH) -> tuple[PatchFile, PatchFile]:
+    """Return the training and validation patches of a folder, for a network of so many levels.
 
     Raises:
         InputError: they are missing, were not made together, or have a shape that the network cannot take.
@@ -86,7 +86,7 @@ def open_patches(work: Path) -> tuple[PatchFile, PatchFile]:
     train_file, val_file = PatchFile(work / "train.h5"), PatchFile(work / "val.h5")
     _refuse_strangers(train_file, val_file)
     shape = train_file.meta.patch_shape_zyx
-    if required := unmet_by(shape):
+    if required := unmet_by(shape, depth):
         raise InputError(
             f"{work} has patches of {shape} voxels, but the network needs {required}; prepare others"
         )

@@ -113,6 +113,27 @@ def test_the_first_context_block_is_its_formula() -> None:
     torch.testing.assert_close(block(image), second + residual)
 
 
+def test_more_residual_blocks_deepen_the_levels_that_ask_for_them() -> None:
+    plain, deeper = network(dropout=0.0), network(dropout=0.0, context_blocks=[1, 2, 3])
+    assert [len(block.more) for block in deeper.context] == [0, 1, 2, 2, 2]
+    assert not any("more" in name for name in plain.state_dict())
+    # With their last convolutions at zero, further blocks add nothing to what the published network computes.
+    deeper.load_state_dict(plain.state_dict(), strict=False)
+    for block in deeper.context:
+        for residual in block.more:
+            nn.init.zeros_(residual.second[1].weight)
+    image = torch.randn(1, 1, 16, 32, 32)
+    torch.testing.assert_close(deeper(image), plain(image))
+    nn.init.ones_(deeper.context[1].more[0].second[1].weight)
+    assert not torch.allclose(deeper(image), plain(image))
+
+
+@pytest.mark.parametrize("blocks", [[], [0], [1, 17], [1] * 6])
+def test_context_blocks_out_of_range_are_named(blocks: list[int]) -> None:
+    with pytest.raises(ValueError, match="context_blocks must be 1 to 5 numbers from 1 to 16"):
+        network(context_blocks=blocks)
+
+
 def test_activation_reaches_every_layer() -> None:
     kinds = {type(module) for module in network(activation="relu").modules()}
     assert nn.ReLU in kinds

@@ -56,6 +56,33 @@ def test_soft_dice_is_its_formula(batch: tuple[torch.Tensor, torch.Tensor]) -> N
     assert float(SoftDice()(logits, target)) == pytest.approx(1 - np.mean(dice), rel=1e-5)
 
 
+def test_soft_dice_of_each_patch_counts_what_the_patch_holds(
+    batch: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    logits, target = batch[0], batch[1].clone()
+    target[0][target[0] == 2] = 0  # the first patch holds one label, the second both
+    p, t = softmax(logits.numpy()), target.numpy()
+    costs = [
+        1 - (2 * p[n, k][t[n] == k].sum() + 1) / (p[n, k].sum() + (t[n] == k).sum() + 1)
+        for n, k in ((0, 1), (1, 1), (1, 2))
+    ]
+    assert float(SoftDice(of_each_patch=True)(logits, target)) == pytest.approx(np.mean(costs), rel=1e-5)
+    assert float(SoftDice(of_each_patch=True)(logits, torch.zeros_like(target))) == 0
+
+
+def test_a_small_lesion_costs_as_much_as_a_large_one_in_dice_of_each_patch() -> None:
+    target = torch.zeros(2, 8, 8, 8, dtype=torch.long)
+    target[0, 0, 0, :2], target[1, :6] = 1, 1
+    perfect = 50.0 * torch.nn.functional.one_hot(target, 2).movedim(-1, 1).double()
+    missed = [perfect.clone(), perfect.clone()]
+    for patch in (0, 1):
+        missed[patch][patch, 0], missed[patch][patch, 1] = 50.0, -50.0
+    alike = [float(SoftDice(1e-3, of_each_patch=True)(logits, target)) for logits in missed]
+    assert alike == pytest.approx([0.5, 0.5], abs=1e-3)
+    pooled = [float(SoftDice(1e-3)(logits, target)) for logits in missed]
+    assert pooled[0] < 0.01 < 0.9 < pooled[1]
+
+
 def test_a_perfect_prediction_costs_nothing(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
     _, target = batch
     logits = 50.0 * torch.nn.functional.one_hot(target, 3).movedim(-1, 1).double()
@@ -152,6 +179,7 @@ def test_deep_supervision_weighs_the_scales() -> None:
         WeightedCrossEntropy(WEIGHTS),
         TopKCrossEntropy(WEIGHTS, 0.3),
         SoftDice(),
+        SoftDice(of_each_patch=True),
         DiceCrossEntropy(WEIGHTS),
         DiceTopK(WEIGHTS, 0.3),
     ],
