@@ -10,11 +10,21 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 
 from algorithm import metaimage, nifti, nrrd
 from algorithm.images import READERS, image_suffix
 
+# What pydicom raises for a slice that GDCM reads all the same.
+UNREADABLE = (
+    AttributeError,
+    BytesLengthException,
+    InvalidDicomError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
 METAIMAGE_TYPES = {
     "MET_CHAR": "i1",
     "MET_UCHAR": "u1",
@@ -101,6 +111,6 @@ def _dicom(folder: Path) -> NDArray[Any] | None:
                 return None
             values = one.pixel_array * float(one.RescaleSlope) + float(one.RescaleIntercept)
             slices.append((float(one.ImagePositionPatient[2]), values))
-        except (AttributeError, InvalidDicomError, KeyError, NotImplementedError, TypeError, ValueError):
+        except UNREADABLE:
             return None
     return np.stack([values for _, values in sorted(slices, key=lambda one: one[0])])

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.errors import BytesLengthException
 
 from algorithm.errors import InputError
 from algorithm.segmenter import Segmenter
@@ -22,6 +24,7 @@ from tests.fuzz import campaign, targets
 from tests.fuzz.campaign import Share, run, shares
 from tests.fuzz.engines import ENGINES, Run, by_hypothesis, draw
 from tests.fuzz.seeds import SEEDS, make_seed
+from tests.fuzz.stated import stated_voxels
 from tests.fuzz.targets import Targets, Verdict
 
 FAR = time.time() + 1e6
@@ -53,6 +56,16 @@ def test_sound_scans_pass_every_target(name: str, judge: Callable[[str], dict[st
     assert list(verdicts) == (
         ["segment", "predict"] if name.startswith("dicom") else ["segment", "container", "prepare", "doctor"]
     )
+
+
+def test_a_slice_that_pydicom_cannot_read_is_not_compared(tmp_path: Path) -> None:
+    """GDCM takes the word of an element it knows for what it is; pydicom does what the file says and gives up."""
+    seed = make_seed("dicom")
+    for name, content in seed.files.items():
+        (tmp_path / name).write_bytes(content.replace(b"\x02\0\x10\0UI", b"\x02\0\x10\0FD"))
+    with pytest.raises(BytesLengthException):
+        _ = pydicom.dcmread(tmp_path / min(seed.files)).file_meta.TransferSyntaxUID
+    assert stated_voxels(tmp_path) is None
 
 
 def crash(*_: Any, **__: Any) -> Any:
