@@ -16,24 +16,25 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from algorithm.errors import InputError
 from algorithm.files import replacing
+from algorithm.images import case_name
 from algorithm.probabilities import map_path
-from benchmarks.accuracy.froc import TARGETS, Curve, Response, difference, respond
+from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
 from benchmarks.accuracy.run import PEERS, PREDICTIONS, Equal
 from benchmarks.accuracy.task import LABELS, LESION, name_of
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
-from trainer.intervals import Paired
+from trainer.intervals import Paired, interval_of_mean
 from trainer.phantom.statistics import PROBABILITIES, TUMOUR_ML
 from trainer.processes import in_processes
-from trainer.scores import Scores
 
 RESULTS = FOLDER.parent / "docs" / "RESULTS.md"
 QUARTILES_ML = (0.0, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
@@ -43,41 +44,91 @@ ORGAN = LABELS[1]
 
 
 @dataclass(frozen=True)
+class Case:
+    """What one system made of one case.
+
+    Attributes:
+        dice: of each label but background, None where neither side has it.
+        volumes_ml, found: of each tumour of the reference, by the label map.
+        false_positives: tumours of the label map that are none.
+        response: of the map of the tumour's probability.
+
+    """
+
+    dice: Mapping[str, float | None]
+    volumes_ml: tuple[float, ...]
+    found: tuple[bool, ...]
+    false_positives: int
+    response: Response
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "dice": dict(self.dice),
+            "tumours_ml": list(self.volumes_ml),
+            "found": list(self.found),
+            "false_positives": self.false_positives,
+            # One word a tumour, and one number an operating point: what `froc` draws curves from.
+            "found_at": ["".join("01"[one] for one in tumour) for tumour in self.response.found.T.tolist()],
+            "false_positives_at": " ".join(map(str, self.response.false_positives.tolist())),
+        }
+
+    @classmethod
+    def from_json(cls, name: str, told: Mapping[str, Any]) -> Case:
+        volumes = tuple(told["tumours_ml"])
+        found = np.array([[one == "1" for one in word] for word in told["found_at"]], bool)
+        response = Response(
+            name,
+            volumes,
+            found.reshape(len(volumes), POINTS).T,
+            np.array(told["false_positives_at"].split(), np.int64),
+        )
+        return cls(told["dice"], volumes, tuple(told["found"]), told["false_positives"], response)
+
+
+@dataclass(frozen=True)
 class Scored:
     """One system in one column.
 
     Attributes:
         system, equal: which.
         record: what the run says of itself.
-        scores: of its label maps.
-        responses: of its maps of probability, in the order of the cases.
+        cases: by name.
 
     """
 
     system: str
     equal: Equal
     record: Mapping[str, Any]
-    scores: Scores
-    responses: list[Response]
+    cases: Mapping[str, Case]
 
     @property
     def title(self) -> str:
         return f"{self.system}, equal {self.equal}"
 
+    @property
+    def responses(self) -> list[Response]:
+        return [case.response for case in self.cases.values()]
+
     def dice(self, label: str) -> dict[str, float | None]:
-        return self.scores.values(label, "dice")
+        return {name: case.dice[label] for name, case in self.cases.items()}
+
+    def mean_dice(self, label: str) -> tuple[float, list[float] | None]:
+        """Return the mean over the cases that have the label, and its 95 % interval."""
+        there = [value for value in self.dice(label).values() if value is not None]
+        return float(np.mean(there)), interval_of_mean(there)
 
     def lesions(self) -> tuple[int, int, float]:
         """Return tumours, those not found in the label maps, and false positives a scan."""
-        told = self.scores.lesions()[TUMOUR]
-        return told["lesions"], told["lesions"] - told["found"], told["false_positives_per_case"]
+        found = [one for case in self.cases.values() for one in case.found]
+        false_positives = sum(case.false_positives for case in self.cases.values())
+        return len(found), found.count(False), false_positives / len(self.cases)
 
     def missed_by_quartile(self) -> list[tuple[int, int]]:
         """Return tumours and misses in the label maps, by quartile of volume."""
         pairs = [
             (ml, found)
-            for case in self.scores.cases
-            for ml, found in zip(case.lesions[TUMOUR].reference_ml, case.lesions[TUMOUR].found, strict=True)
+            for case in self.cases.values()
+            for ml, found in zip(case.volumes_ml, case.found, strict=True)
         ]
         return [
             (len(inside), inside.count(False))
@@ -89,25 +140,26 @@ class Scored:
         return int(Curve.of(self.responses).missed_at(target)[0])
 
     def to_json(self) -> dict[str, Any]:
+        """Return all that tables are made of; `from_json` reads the record and the cases back."""
         lesions, missed, false_positives = self.lesions()
         return {
             "system": self.system,
             "equal": self.equal,
             "record": dict(self.record),
-            "mean": self.scores.mean(),
-            "intervals": self.scores.intervals(),
+            "dice": {label: self.mean_dice(label) for label in (ORGAN, TUMOUR)},
             "tumours": lesions,
             "missed": missed,
             "false_positives_per_scan": false_positives,
             "low_dice": sum((one or 0.0) < MISSED_DICE for one in self.dice(TUMOUR).values()),
             "missed_by_quartile": self.missed_by_quartile(),
             "missed_at": {str(target): self.missed_at(target) for target in TARGETS},
-            "roc_auc": self.scores.detection()[TUMOUR]["roc_auc"],
-            "cases": {
-                case: {label: self.dice(label)[case] for label in (ORGAN, TUMOUR)}
-                for case in self.dice(ORGAN)
-            },
+            "cases": {name: case.to_json() for name, case in self.cases.items()},
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Scored:
+        cases = {name: Case.from_json(name, case) for name, case in told["cases"].items()}
+        return cls(told["system"], told["equal"], told["record"], cases)
 
 
 def read_scored(
@@ -120,33 +172,49 @@ def read_scored(
     pairs = with_probabilities(pair_cases(reference, folder / PREDICTIONS / subset), LABELS)
     scores = evaluate(pairs, out / equal / system, labels=LABELS)
     responses = {one.case: one for one in in_processes(respond_to, pairs, len(os.sched_getaffinity(0)))}
-    return Scored(system, equal, record, scores, [responses[pair.case] for pair in pairs])
+    dice = {label: scores.values(label, "dice") for label in (ORGAN, TUMOUR)}
+    cases = {}
+    for case in scores.cases:
+        lesions = case.lesions[TUMOUR]
+        cases[case.case] = Case(
+            {label: dice[label][case.case] for label in dice},
+            lesions.reference_ml,
+            lesions.found,
+            len(lesions.false_positive_ml),
+            responses[case.case],
+        )
+    return Scored(system, equal, record, cases)
 
 
 def respond_to(pair: Pair) -> Response:
     return respond(pair.case, pair.reference, map_path(pair.prediction, TUMOUR), LESION)
 
 
-def find_scored(root: Path, budget: str, reference: Path, subset: Subset) -> list[Scored]:
-    """Score every run of a budget, peers first."""
-    found = []
+def find_scored(root: Path, budget: str, reference: Path, subset: Subset, kept: Path) -> list[Scored]:
+    """Score every run of a budget, peers first; runs that are in the file `kept` and no longer in `root` stay."""
+    found: dict[tuple[Equal, str], Scored] = {}
+    if kept.is_file():
+        for told in json.loads(kept.read_text())["systems"]:
+            earlier = Scored.from_json(told)
+            if set(earlier.cases) == {case_name(path) for path in reference.glob("*.nii.gz")}:
+                found[earlier.equal, earlier.system] = earlier
     for equal in get_args(Equal):
-        folders = sorted((root / "runs" / budget / equal).glob("*"), key=partial(in_order, list(PEERS)))
-        for folder in folders:
+        for folder in (root / "runs" / budget / equal).glob("*"):
             scored = read_scored(
                 folder, equal, folder.name, reference, subset, root / "scores" / budget / subset
             )
             if scored is not None:
-                found.append(scored)
+                found[equal, folder.name] = scored
     if not found:
         raise InputError(
             f"{root / 'runs' / budget} holds no predictions of {subset} cases: benchmarks.accuracy.run makes them"
         )
-    return found
+    return sorted(
+        found.values(), key=lambda one: (get_args(Equal).index(one.equal), in_order(list(PEERS), one.system))
+    )
 
 
-def in_order(first: Sequence[str], folder: Path) -> tuple[int, str]:
-    name = folder.name
+def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
     return (first.index(name) if name in first else len(first), name)
 
 
@@ -185,7 +253,7 @@ def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], ab
         at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
         lines.append(
             f"| {one.system} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
-            f"{with_interval(one.scores, ORGAN)} | {with_interval(one.scores, TUMOUR)} | {missed} | "
+            f"{with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
             f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
         )
     if differences:
@@ -203,10 +271,8 @@ def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], ab
     return "\n".join(lines)
 
 
-def with_interval(scores: Scores, label: str) -> str:
-    mean, interval = scores.mean()[label]["dice"], scores.intervals()[label]["dice"]
-    if mean is None:
-        return "-"
+def with_interval(scored: Scored, label: str) -> str:
+    mean, interval = scored.mean_dice(label)
     return f"{mean:.3f}" + ("" if interval is None else f" ({interval[0]:.3f} to {interval[1]:.3f})")
 
 
@@ -243,7 +309,8 @@ def score(
         if final and subset == "test"
         else places.labels(subset)
     )
-    scored = find_scored(root, budget, reference, subset)
+    kept = (out or root / "scores") / f"{budget}-{subset}.json"
+    scored = find_scored(root, budget, reference, subset, kept)
     differences = [
         beside(mine, its)
         for mine in scored
@@ -255,7 +322,7 @@ def score(
     ]
     record = scored[0].record
     about = (
-        f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].scores.cases)} {subset} "
+        f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].cases)} {subset} "
         f"phantoms (`{frozen.subset_digest(subset)[:12]}`); "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         + "."
@@ -264,7 +331,7 @@ def score(
     if out is not None:
         content = {"about": about, "systems": [one.to_json() for one in scored], "differences": differences}
         out.mkdir(parents=True, exist_ok=True)
-        with replacing(out / f"{budget}-{subset}.json") as temporary:
+        with replacing(kept) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
     return text
 

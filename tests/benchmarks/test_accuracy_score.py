@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +153,8 @@ def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Pat
     assert (best["system"], best["tumours"], best["missed"]) == ("best", 4, 1)
     assert (nnunet["false_positives_per_scan"], best["false_positives_per_scan"]) == (0.0, 0.25)
     assert nnunet["missed_by_quartile"] == [[4, 2], [0, 0], [0, 0], [0, 0]]
-    assert nnunet["mean"]["cancer"]["dice"] == pytest.approx(0.5)
-    assert nnunet["mean"]["pancreas"]["dice"] < 1.0
+    assert nnunet["dice"]["cancer"][0] == pytest.approx(0.5)
+    assert nnunet["dice"]["pancreas"][0] < 1.0
     # At 20/255 every tumour is found; the false one is then called too, in one scan of four.
     assert nnunet["missed_at"] == {"0.125": 0, "0.25": 0, "0.5": 0, "1.0": 0}
     assert best["missed_at"] == {"0.125": 1, "0.25": 0, "0.5": 0, "1.0": 0}
@@ -162,6 +163,16 @@ def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Pat
     assert found["missed_at"]["0.125"]["mean"] == 1.0
     assert "| nnunet | steps | 100 | 1 min |" in text
     assert "best, equal steps, less nnunet, equal steps" in text
+
+
+def test_scores_stay_when_the_predictions_are_gone(root: Path) -> None:
+    first = scored(root)
+    shutil.rmtree(root / "runs" / "cpu" / "steps" / "nnunet")
+    assert scored(root) == first
+    (root / "validation" / "labels" / "pancreas_003.nii.gz").unlink()
+    (root / "runs" / "cpu" / "steps" / "best" / "predictions" / "validation" / "pancreas_003.nii.gz").unlink()
+    _, of_other_cases = scored(root)
+    assert [one["system"] for one in of_other_cases["systems"]] == ["best"]
 
 
 def test_test_cases_are_refused_without_final(
