@@ -19,6 +19,7 @@ IMPLICIT = ("1.2.840.10008.1.2", "1.2.840.113619.5.2")  # the second is of Gener
 BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 # JPEG, JPEG-LS and JPEG 2000 (PS3.5, annex A.4): their streams state a size of their own.
 CODESTREAMS = ("1.2.840.10008.1.2.4.",)
+RUN_LENGTHS = "1.2.840.10008.1.2.5"
 # Value representations whose length takes four bytes, and those whose length takes two.
 LONG_KINDS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
 SHORT_KINDS = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split()
@@ -76,8 +77,8 @@ def check_elements(path: Path) -> Stated:
 
     Raises:
         InputError: values and sequences that are longer than the file, sequences in each other more than 32 deep, fewer
-            bytes of pixels than rows, columns, bits, samples and frames make, more than 64 MiB of them in one file, or
-            compressed pixels whose stream is of another size or has no end.
+            bytes of pixels than rows, columns, bits, samples and frames make, more than 64 MiB of them in one file,
+            compressed pixels whose stream is of another size or has no end, or none where the file says so.
 
     """
     try:
@@ -113,11 +114,19 @@ class _Walk:
             raise _DamagedError("its elements are deflated, which is not supported")
         # Some scanners wrote implicit elements whatever they said.
         self.explicit = self.syntax not in IMPLICIT and self._looks_explicit(at)
+        if self.compressed and not self.explicit:
+            raise _DamagedError(
+                "its pixels are to be compressed, and its elements are implicit, which cannot be"
+            )
         self.order = ">" if self.syntax == BIG_ENDIAN else "<"
         self._walk(at, self.size, 0)
         for pixels in self.pixels:  # now that the size is known, wherever it stands
             self._check_pixels(pixels)
         return Stated((self._short(COLUMNS, 0), self._short(ROWS, 0)), MODALITY_LUT in self.values)
+
+    @property
+    def compressed(self) -> bool:
+        return self.syntax.startswith((*CODESTREAMS, RUN_LENGTHS))
 
     def _meta(self) -> int:
         """Walk over the group 0002, which is explicit and little endian; return where the rest begins."""
@@ -213,6 +222,8 @@ class _Walk:
 
     def _check_pixels(self, pixels: Element) -> None:
         """Raise _DamagedError unless the pixels are there and no more than a slice has."""
+        if self.compressed and pixels.length != UNDEFINED:
+            raise _DamagedError("its pixels are to be compressed, and lie there plain")
         rows, columns, allocated = (self._short(tag, 0) for tag in (ROWS, COLUMNS, ALLOCATED))
         frames = self.values.get(FRAMES, b"1").decode("ascii", "replace").strip("\0 ") or "1"
         if not (frames.isascii() and frames.isdecimal() and len(frames) < 10):

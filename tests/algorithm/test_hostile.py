@@ -827,6 +827,21 @@ def test_implicit_elements_under_an_explicit_name_are_read(tmp_path: Path) -> No
     syntax = element((2, 0x10), "UI", "1.2.840.10008.1.2.1")
     path.write_bytes(start.replace(syntax, element((2, 0x10), "UI", implicit)) + body)
     assert check_elements(path).size_xy == (6, 4)
+    # GDCM took 773 MiB for a slice of 958 bytes that was called JPEG-LS.
+    path.write_bytes(start.replace(syntax, element((2, 0x10), "UI", "1.2.840.10008.1.2.4.80")) + body)
+    with pytest.raises(InputError, match="are to be compressed, and its elements are implicit"):
+        check_elements(path)
+
+
+@pytest.mark.parametrize("name", ["JPEG-LS", "JPEG 2000", "RLE"])
+def test_plain_pixels_that_are_called_compressed_are_refused(tmp_path: Path, name: str) -> None:
+    path = write_dicom(tmp_path / "a.dcm", np.zeros((4, 6), np.uint16))
+    syntax = {"JPEG-LS": "4.80", "JPEG 2000": "4.90", "RLE": "5"}[name]
+    plain, named = (element((2, 0x10), "UI", f"1.2.840.10008.1.2.{one}") for one in ("1", syntax))
+    assert path.read_bytes().count(plain) == 1
+    path.write_bytes(path.read_bytes().replace(plain, named))
+    with pytest.raises(InputError, match="are to be compressed, and lie there plain"):
+        check_elements(path)
 
 
 def test_a_superfluous_end_of_a_sequence_and_a_last_newline_are_no_damage(tmp_path: Path) -> None:
