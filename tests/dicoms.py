@@ -59,7 +59,7 @@ def write_dicom(
     preamble: bool = True,
 ) -> Path:
     """Write one image of 16-bit (or 8-bit) pixels (rows, columns), or an object without pixels for None."""
-    instance = f"{ROOT}.{series}.{zlib.crc32(str(path).encode())}"
+    instance = f"{ROOT}.{series}.{zlib.crc32('/'.join(path.parts[-2:]).encode())}"
     meta = b"".join(
         [
             element((2, 1), "OB", b"\0\1"),
@@ -123,8 +123,11 @@ def compress(source: Path, target: Path, compressor: str) -> None:
     writer.KeepOriginalImageUIDOn()
     writer.SetUseCompression(True)
     writer.SetCompressor(compressor)
+    image = sitk.ReadImage(str(source), sitk.sitkUInt16)
+    for tag, value in (("0008|0020", "20260101"), ("0008|0030", "120000")):  # else the date and time of now
+        image.SetMetaData(tag, value)
     before = locale.setlocale(locale.LC_ALL)
-    writer.Execute(sitk.ReadImage(str(source), sitk.sitkUInt16))
+    writer.Execute(image)
     locale.setlocale(locale.LC_ALL, before)  # GDCM's writer leaves the one of C
 
 

@@ -91,8 +91,10 @@ def _nhdr(name: str) -> Seed:
 def _dicom(name: str) -> Seed:
     with tempfile.TemporaryDirectory() as folder:
         unsigned = (_voxels() + 1024).astype(np.uint16)
-        write_series(Path(folder), unsigned, spacing_yx=SPACING_XYZ_MM[1::-1], step=(0, 0, SPACING_XYZ_MM[2]))
-        files = _contents(Path(folder))
+        series = Path(folder) / "series"  # UIDs depend on it
+        series.mkdir()
+        write_series(series, unsigned, spacing_yx=SPACING_XYZ_MM[1::-1], step=(0, 0, SPACING_XYZ_MM[2]))
+        files = _contents(series)
     return Seed(name, files, "", tuple(files))
 
 

@@ -143,6 +143,7 @@ def test_a_refusal_names_the_scan() -> None:
 @pytest.mark.parametrize("name", sorted(SEEDS))
 def test_scans_are_hostile_differ_and_depend_on_the_seed_alone(name: str) -> None:
     seed = make_seed(name)
+    assert make_seed(name) == seed
     scans = draw(seed, 60, 1)
     different = {tuple(sorted(files.items())) for files in scans if files != seed.files}
     assert len(different) > 20
