@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +27,23 @@ class Preset:
     Attributes:
         name: of the preset.
         mirror: axes along which its predictions are mirrored and averaged.
+        changes: to its [train] table, after those of the budget.
+        patch_shape_zyx: another patch than the budget's.
+        bundle_of: the system of the same column whose bundle is used, so that nothing is trained.
 
     """
 
     name: str
     mirror: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    patch_shape_zyx: tuple[int, int, int] | None = None
+    bundle_of: str | None = None
 
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
         changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
-        table = merged(read_preset(self.name).train, budget.settings.get(name_of(self.name), {}))
+        ours = merged(budget.settings.get(name_of(self.name), {}), self.changes)
+        table = merged(read_preset(self.name).train, ours)
         if table.get("source", "patches") == "patches":
             epoch_steps = -(-budget.prepared_patches // budget.batch_size)
             if steps < epoch_steps:  # a short training sees the first of them
@@ -46,35 +55,41 @@ class Preset:
         # Every system sees whole epochs: the last may be a few steps more than were asked for.
         changes["epochs"] = -(-steps // epoch_steps)
         # A preset's own number of epochs between whole volumes is of a schedule of another length.
-        if "volume_epochs" in table and "volume_epochs" not in budget.settings.get(name_of(self.name), {}):
+        if "volume_epochs" in table and "volume_epochs" not in ours:
             changes["volume_epochs"] = changes["epochs"]
-        return {**budget.settings.get(name_of(self.name), {}), **changes}
+        return {**ours, **changes}
+
+    def run_folder(self, task: Task) -> Path:
+        of = task.work if self.bundle_of is None else task.work.parents[1] / self.bundle_of / task.work.name
+        return of / "run"
 
     def train(self, task: Task) -> Trained:
         from algorithm.bundle import read_bundle
 
         budget, began = task.budget, time.monotonic()
         grid = budget.grids.get(name_of(self.name), {})
-        shape, spacing = (
-            list(grid.get(key, getattr(budget, key))) for key in ("patch_shape_zyx", "spacing_zyx_mm")
-        )
-        decathlon(
-            *("prepare", task.data, "--split", task.split, "--preset", self.name),
-            *("--out", task.work / "prepared", "--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
-            *("--train-patches", budget.prepared_patches, "--val-patches", budget.val_patches),
-            *("--threads", threads()),
-        )
+        spacing = list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
+        shape = list(self.patch_shape_zyx or grid.get("patch_shape_zyx", budget.patch_shape_zyx))
+        changes, run = self.settings(budget, task.steps), self.run_folder(task)
+        if self.bundle_of is None:
+            prepared = prepared_folder(task, self.name, spacing, shape)
+            decathlon(
+                *("prepare", task.data, "--split", task.split, "--preset", self.name, "--out", prepared),
+                *("--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
+                *("--train-patches", budget.prepared_patches, "--val-patches", budget.val_patches),
+                *("--threads", threads()),
+            )
         prepare_seconds = time.monotonic() - began
-        changes = self.settings(budget, task.steps)
-        decathlon(
-            *("train", task.work / "prepared", "--preset", self.name, "--out", task.work / "run"),
-            *("--device", task.device, "--threads", threads()),
-            *("--set", *assignments({**changes, "seed": task.seed})),
-        )
-        with (task.work / "run" / METRICS).open(newline="") as file:
+        if self.bundle_of is None:
+            decathlon(
+                *("train", prepared, "--preset", self.name, "--out", run),
+                *("--device", task.device, "--threads", threads()),
+                *("--set", *assignments({**changes, "seed": task.seed})),
+            )
+        with (run / METRICS).open(newline="") as file:
             rows = list(csv.DictReader(file))
         patches = changes.get("epoch_patches", budget.prepared_patches)
-        bundle = read_bundle(task.work / "run" / "bundle")
+        bundle = read_bundle(run / "bundle")
         return Trained(
             steps=len(rows) * -(-patches // budget.batch_size),
             seconds=sum(float(row["seconds"]) for row in rows),
@@ -86,7 +101,7 @@ class Preset:
     def predict(self, task: Task, images: Path, out: Path) -> None:
         mirror = ("--mirror", self.mirror) if self.mirror else ()
         decathlon(
-            *("predict", images, "--model", task.work / "run" / "bundle", "--out", out),
+            *("predict", images, "--model", self.run_folder(task) / "bundle", "--out", out),
             *("--device", task.device, "--probabilities", *mirror),
         )
         names = map_names(LABELS)
@@ -94,6 +109,13 @@ class Preset:
         for path in (out / PROBABILITIES).glob("*.nii.gz"):
             if path.name.removesuffix(".nii.gz").endswith(tuple(f"_{name}" for name in unread)):
                 path.unlink()  # the scorer reads the lesion's alone
+
+
+def prepared_folder(task: Task, preset: str, *grid: list[Any]) -> Path:
+    """Return the folder of patches, which runs that prepare alike share."""
+    wanted = [name_of(preset), task.budget.prepared_patches, task.budget.val_patches, *grid]
+    key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:12]
+    return task.data.parents[1] / "prepared" / f"{name_of(preset)}-{key}"
 
 
 def assignments(settings: dict[str, Any], within: str = "") -> list[str]:

@@ -30,6 +30,7 @@ from benchmarks.accuracy.frozen import SMOKE_CASES, FrozenSet, Places, Subset, m
 from benchmarks.accuracy.nnunet_system import NNUNet
 from benchmarks.accuracy.ours import Preset
 from benchmarks.accuracy.task import Budget, System, Task, name_of, threads
+from benchmarks.accuracy.variants import VARIANTS
 from benchmarks.evaluation import held
 from benchmarks.machine import describe_machine, versions
 
@@ -40,6 +41,7 @@ PEERS: dict[str, System] = {
 }
 DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best")
 SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best")
+ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = ("best",)  # presets whose predictions are averaged over mirrored patches, as nnU-Net's are
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
@@ -122,6 +124,8 @@ class Run:
 
 
 def system_of(name: str) -> System:
+    if name in VARIANTS:
+        return VARIANTS[name].system()
     return PEERS[name] if name in PEERS else Preset(name, mirror="zyx" if name_of(name) in MIRRORED else "")
 
 
@@ -219,13 +223,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--systems",
         nargs="+",
-        default=DEFAULT_SYSTEMS,
         metavar="NAME",
-        help=f"{', '.join(PEERS)}, a preset, or a preset's .toml file ({' '.join(DEFAULT_SYSTEMS)})",
+        help=f"{', '.join(PEERS)}, a preset, a preset's .toml file, or, with --budget ablation, some of "
+        f"{', '.join(VARIANTS)} ({' '.join(DEFAULT_SYSTEMS)})",
     )
     parser.add_argument("--device", help="cpu or cuda (default: the GPU, else the CPU)")
     parser.add_argument(
         "--trial", type=int, metavar="STEPS", help="only train so many steps, to measure speed; not scored"
+    )
+    parser.add_argument(
+        "--subsets",
+        nargs="+",
+        choices=PHASES[1:],
+        default=PHASES[1:],
+        metavar="SUBSET",
+        help="cases that are predicted: validation, test (both; no test cases in an ablation)",
     )
     parser.add_argument("--smoke", action="store_true", help="a few steps on four phantoms; nothing is kept")
     parser.add_argument("--phase", choices=PHASES, help=argparse.SUPPRESS)  # in a process of its own
@@ -235,9 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.smoke:
             smoke()
             return 0
-        runs = [
-            Run(args.root, args.budget, args.equal, system, device, args.trial) for system in args.systems
-        ]
+        ablation = args.budget == ABLATION
+        systems = args.systems or (tuple(VARIANTS) if ablation else DEFAULT_SYSTEMS)
+        runs = [Run(args.root, args.budget, args.equal, system, device, args.trial) for system in systems]
         if args.phase:
             work_in(runs[0], args.phase)
             return 0
@@ -245,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(frozen, args.root)
         for run in runs:
             refuse_leaks(frozen, Places(args.root))
-            run_system(run, frozen, PHASES if args.trial is None else PHASES[:1])
+            subsets = [one for one in args.subsets if not (ablation and one == "test")]
+            run_system(run, frozen, PHASES[:1] if args.trial else ("train", *subsets))
     except InputError as error:
         sys.stderr.write(f"accuracy: {error}\n")
         return 1

@@ -28,8 +28,9 @@ from algorithm.images import case_name
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import PEERS, PREDICTIONS, Equal
+from benchmarks.accuracy.run import ABLATION, PEERS, PREDICTIONS, REFERENCE, Equal
 from benchmarks.accuracy.task import LABELS, LESION, name_of
+from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
 from trainer.intervals import Paired, interval_of_mean
@@ -234,6 +235,21 @@ def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
     return told
 
 
+def pairs_of(scored: Sequence[Scored], budget: str, ours: str) -> list[tuple[Scored, Scored]]:
+    """Return what is set beside what: our preset beside the peers, or each variant of an ablation beside all of it."""
+    if budget == ABLATION:
+        return [(one, its) for its in scored if its.system == BASE for one in scored if one is not its]
+    return [
+        (mine, its)
+        for mine in scored
+        for its in scored
+        if mine.system == ours
+        and its.system in PEERS
+        # At equal time the reference's own run of the first column is what the others are beside.
+        and (its.equal == mine.equal or its.system == REFERENCE)
+    ]
+
+
 def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], about: str) -> str:
     """Return the part of the page."""
     tumours = scored[0].lesions()[0]
@@ -251,8 +267,9 @@ def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], ab
         _, missed, false_positives = one.lesions()
         quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
         at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
+        name = f"{one.system}: {VARIANTS[one.system].what}" if one.system in VARIANTS else one.system
         lines.append(
-            f"| {one.system} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
+            f"| {name} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
             f"{with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
             f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
         )
@@ -265,7 +282,7 @@ def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], ab
             "|---" * (3 + len(TARGETS)) + "|",
         ]
         for one in differences:
-            cells = [f"{signed(one[label])}" for label in (ORGAN, TUMOUR)]
+            cells = [signed(one[label]) for label in (ORGAN, TUMOUR)]
             cells += [signed(one["missed_at"][str(target)], digits=0) for target in TARGETS]
             lines.append(f"| {one['ours']}, less {one['theirs']} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -280,7 +297,8 @@ def signed(found: Mapping[str, Any], digits: int = 3) -> str:
     text, interval = f"{found['mean']:+.{digits}f}", found["interval"]
     if interval is None:
         return text
-    return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f})"
+    p = f", p {found['p']:.2g}" if "p" in found else ""
+    return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}{p})"
 
 
 def score(
@@ -311,15 +329,7 @@ def score(
     )
     kept = (out or root / "scores") / f"{budget}-{subset}.json"
     scored = find_scored(root, budget, reference, subset, kept)
-    differences = [
-        beside(mine, its)
-        for mine in scored
-        for its in scored
-        if mine.system == name_of(ours)
-        and its.system in PEERS
-        # At equal time the reference's own run of the first column is what the others are beside.
-        and (its.equal == mine.equal or its.system == "nnunet")
-    ]
+    differences = [beside(*pair) for pair in pairs_of(scored, budget, name_of(ours))]
     record = scored[0].record
     about = (
         f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].cases)} {subset} "
