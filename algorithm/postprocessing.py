@@ -1,4 +1,4 @@
-"""What is done to labels after the network: settings of a bundle, chosen on validation data."""
+"""What is done after the network, to class maps and labels: settings of a bundle, chosen on validation data."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ CORNERS: Final = 26  # voxels that share a corner are one component
 
 @dataclass(frozen=True)
 class Postprocessing:
-    """Which components of a label map are kept; by default all.
+    """How a label map is made of class maps, and which of its components are kept; by default all.
 
     Attributes:
         largest_component: of organ and lesion together, only the largest component is kept.
         lesion_within_mm: a lesion whose nearest voxel is further from the organ goes; None for any distance. Where
             there is no organ, lesions stay.
         smallest_lesion_ml: a smaller lesion becomes organ where it touches the organ, else background.
+        lesion_weight: factor of the lesion's probability when the most probable label is taken: above 1, fewer
+            lesions are missed, and more are called in vain.
 
     """
 
     largest_component: bool = False
     lesion_within_mm: float | None = None
     smallest_lesion_ml: float = 0.0
+    lesion_weight: float = 1.0
 
     def __bool__(self) -> bool:
-        """Return whether there is anything to do."""
-        return self != Postprocessing()
+        """Return whether components are to be looked at."""
+        return self != Postprocessing(lesion_weight=self.lesion_weight)
 
     def faults(self) -> list[tuple[str, str]]:
         """Return what is out of range: name and what it must be."""
@@ -42,8 +45,17 @@ class Postprocessing:
         ranges = {
             "lesion_within_mm": (within is None or 0 <= within <= 1000, "from 0 to 1000 mm or null"),
             "smallest_lesion_ml": (0 <= self.smallest_lesion_ml <= 1000, "from 0 to 1000 ml"),
+            "lesion_weight": (0.001 <= self.lesion_weight <= 1000, "from 0.001 to 1000"),
         }
         return [(name, what) for name, (right, what) in ranges.items() if not right]
+
+    def weigh(self, maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return class maps (K, …) whose largest is the label: the maps themselves, or a copy."""
+        if self.lesion_weight == 1 or len(maps) <= LESION:
+            return maps
+        weighed = maps.copy()
+        weighed[LESION] *= np.float32(self.lesion_weight)
+        return weighed
 
     def __call__(self, labels: NDArray[np.uint8], geometry: Geometry) -> None:
         """Change labels (z, y, x) on `geometry` in place."""

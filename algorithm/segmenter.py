@@ -271,7 +271,11 @@ class Segmenter:
         )
         exporter = voxelcore.LabelExporter(shape_zyx, orientation.view(labels)[box])
         peaks = Peaks(len(description.labels), self.temperature)
-        takers: list[Callable[[NDArray[np.float32]], object]] = [exporter.add, peaks.add]
+        weigh = description.postprocessing.weigh
+        takers: list[Callable[[NDArray[np.float32]], object]] = [
+            lambda planes: exporter.add(weigh(planes)),
+            peaks.add,
+        ]
         if probabilities is not None:
             probabilities[:] = 0
             out = orientation.view(probabilities)[(slice(None), *box)]
@@ -385,7 +389,7 @@ class Segmenter:
         """Return labels (z, y, x) on the network's grid for a normalised volume (c, z, y, x) on it."""
         shape_zyx = (prepared.shape[1], prepared.shape[2], prepared.shape[3])
         planes = self.class_maps(shape_zyx, lambda begin, end: np.ascontiguousarray(prepared[:, begin:end]))
-        return _most_probable(planes)
+        return _most_probable(map(self.description.postprocessing.weigh, planes))
 
     def _batches(self, tiling: voxelcore.Tiling) -> list[NDArray[np.int64]]:
         """Return the starts of the patches of each forward pass: neighbours in the tiling's order, of one layer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.postprocessing import LESION, Postprocessing
 from algorithm.segmenter import Segmenter
+from trainer.lesions import match_lesions
 from trainer.metrics import Overlap, confusion_matrix
 from trainer.patches import PatchFile
 from trainer.patchfile import PatchMeta
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 LARGEST_COMPONENT = (False, True)
 LESION_WITHIN_MM = (None, 0.0, 5.0, 10.0, 20.0)
 SMALLEST_LESION_ML = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
+LESION_WEIGHT = (1.0, 0.25, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 # What the mean Dice must gain for postprocessing to be worth having: with few cases, less is chance.
 LEAST_GAIN = 0.002
 FEW_CASES = 5  # with fewer, one case decides
@@ -37,6 +40,15 @@ TEMPERATURES = np.geomspace(0.25, 4.0, 33)
 SAMPLES = 500_000  # voxels of a case whose probabilities are looked at
 SMALLEST = np.float32(1e-30)
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How many lesions there are, how many are missed, and how many a scan are called in vain (`trainer.lesions`)."""
+
+    lesions: int
+    missed: int
+    false_positives_per_scan: float
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Tuned:
         temperature: the choice.
         loss: mean cross entropy of a voxel at that temperature.
         loss_before: at a temperature of 1.
+        calls, calls_before: lesions with it and without; None where the choice was not made by them.
 
     """
 
@@ -61,6 +74,8 @@ class Tuned:
     temperature: float
     loss: float
     loss_before: float
+    calls: Calls | None = None
+    calls_before: Calls | None = None
 
     def apply(self, bundle: Bundle) -> Bundle:
         """Return a bundle with the choices in it, and with how they were made in its provenance."""
@@ -74,57 +89,163 @@ class Tuned:
         return dataclasses.replace(bundle, description=description)
 
 
-def candidates(labels: int) -> list[Postprocessing]:
+@dataclass(frozen=True)
+class _Case:
+    """A validation case as it was segmented: its reference, and its labels at each weight of the lesion, packed."""
+
+    shape_zyx: tuple[int, int, int]
+    reference: bytes
+    labels: list[bytes]
+    spacing_zyx_mm: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, reference: NDArray[np.uint8], labels: NDArray[np.uint8], spacing_zyx_mm: Any) -> _Case:
+        shape_zyx = (reference.shape[0], reference.shape[1], reference.shape[2])
+        packed = [zlib.compress(one.tobytes(), 1) for one in (np.ascontiguousarray(reference), *labels)]
+        return cls(shape_zyx, packed[0], packed[1:], spacing_zyx_mm)
+
+    def unpacked(self, weight: float) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]:
+        """Return the reference, the labels at a weight of the lesion, and their grid."""
+        chosen = self.labels[LESION_WEIGHT.index(weight)]
+        reference, labels = (
+            np.frombuffer(zlib.decompress(one), np.uint8).reshape(self.shape_zyx)
+            for one in (self.reference, chosen)
+        )
+        return reference, labels, Geometry(self.shape_zyx, self.spacing_zyx_mm, (0.0, 0.0, 0.0), IDENTITY)
+
+
+def candidates(labels: int, weight: float = 1.0) -> list[Postprocessing]:
     """Return what is tried for a number of labels, background included; the least comes first."""
     within, smallest = (LESION_WITHIN_MM, SMALLEST_LESION_ML) if labels > LESION else ((None,), (0.0,))
-    return [Postprocessing(*settings) for settings in itertools.product(LARGEST_COMPONENT, within, smallest)]
+    return [
+        Postprocessing(*settings, lesion_weight=weight)
+        for settings in itertools.product(LARGEST_COMPONENT, within, smallest)
+    ]
 
 
-def tune(bundle: Bundle, work: Path, segmenter: Segmenter) -> Tuned:
+def tune(
+    bundle: Bundle, work: Path, segmenter: Segmenter, *, most_false_positives: float | None = None
+) -> Tuned:
     """Segment the validation cases of WORK, and choose what makes their Dice largest and their cross entropy smallest.
 
     Dice is the leaderboard's: the mean over the cases whose reference has the label, then over labels. It is measured
-    on the network's grid. Temperature: Guo et al., "On calibration of modern neural networks", 2017.
+    on the network's grid: first for each weight of the lesion, then for the components that are kept.
+    Temperature: Guo et al., "On calibration of modern neural networks", 2017.
 
     Args:
         bundle: what is tuned; postprocessing that it has already is not used.
         work: where `decathlon prepare` left volumes, with the bundle's grid and window.
         segmenter: of the bundle.
+        most_false_positives: misses first: of all weights and smallest lesions that call at most so many lesions a scan
+            in vain, the one that misses the fewest is taken, and of these the one with the largest Dice.
 
     Raises:
-        InputError: volumes are missing, or were prepared in another way.
+        InputError: volumes are missing, or were prepared in another way; or lesions are to be counted where the bundle
+            has no label for them, or no setting calls so few in vain.
 
     """
     description = bundle.description
+    classes = len(description.labels)
+    if most_false_positives is not None and classes <= LESION:
+        raise InputError(
+            f"misses can come first where there are lesions, label {LESION}, but the bundle has the labels "
+            f"{', '.join(description.labels)}; leave out --most-false-positives"
+        )
     with PatchFile(work / FILES["validation"]) as patches:
         _check_alike(bundle, patches.meta, work)
-        cases = patches.meta.validation_cases
-    tried = candidates(len(description.labels))
-    dice: list[list[tuple[float, ...]]] = []
+        names = patches.meta.validation_cases
+    cases: list[_Case] = []
     losses: list[NDArray[np.float64]] = []
-    for name, (image, reference) in zip(cases, open_volumes(work, cases), strict=True):
+    for name, (image, reference) in zip(names, open_volumes(work, names), strict=True):
         labels, loss = _segment(segmenter, image, reference)
-        geometry = Geometry(labels.shape, description.spacing_zyx_mm, (0.0, 0.0, 0.0), IDENTITY)
-        dice.append([_dice(one, labels, reference, geometry, len(description.labels)) for one in tried])
+        cases.append(_Case.of(reference, labels, description.spacing_zyx_mm))
         losses.append(loss)
-        log.info("%s: Dice %s before postprocessing", name, _said(description.labels, dice[-1][0]))
-    scores = _mean(np.array(dice))  # (tried, labels)
-    of_each = _mean(scores.T)
-    best = int(np.nanargmax(of_each)) if np.isfinite(of_each).any() else 0
-    if not of_each[best] >= of_each[0] + LEAST_GAIN:
-        best = 0
+        log.info(
+            "%s: Dice %s before", name, _said(description.labels, _dice(cases[-1], Postprocessing(), classes))
+        )
+    calls = calls_before = None
+    before = _scores(cases, [Postprocessing()], classes)[0]
+    if most_false_positives is None:
+        chosen, dice = _by_dice(cases, before, classes)
+    else:
+        chosen, calls = _by_misses(cases, most_false_positives, classes)
+        calls_before = _calls(cases, Postprocessing())
+        dice = _scores(cases, [chosen], classes)[0]
     loss = np.mean(losses, axis=0)
     coolest = int(loss.argmin())
-    _warn(bundle, len(cases), tried[best], coolest)
+    _warn(bundle, len(cases), chosen, coolest)
     return Tuned(
         cases=len(cases),
-        postprocessing=tried[best],
-        dice=tuple(scores[best].tolist()),
-        dice_before=tuple(scores[0].tolist()),
+        postprocessing=chosen,
+        dice=tuple(dice.tolist()),
+        dice_before=tuple(before.tolist()),
         temperature=round(float(TEMPERATURES[coolest]), 3),
         loss=float(loss[coolest]),
         loss_before=float(np.interp(0.0, np.log(TEMPERATURES), loss)),
+        calls=calls,
+        calls_before=calls_before,
     )
+
+
+def _by_dice(
+    cases: Sequence[_Case], before: NDArray[np.float64], classes: int
+) -> tuple[Postprocessing, NDArray[np.float64]]:
+    """Return the weight of the lesion with the largest mean Dice, then the components, and the Dice of each label."""
+    chosen, dice = Postprocessing(), before
+    weights = [Postprocessing(lesion_weight=weight) for weight in LESION_WEIGHT]
+    if classes > LESION:
+        chosen, dice = _better(cases, chosen, dice, weights, classes)
+    return _better(cases, chosen, dice, candidates(classes, chosen.lesion_weight), classes)
+
+
+def _better(
+    cases: Sequence[_Case],
+    chosen: Postprocessing,
+    dice: NDArray[np.float64],
+    tried: Sequence[Postprocessing],
+    classes: int,
+) -> tuple[Postprocessing, NDArray[np.float64]]:
+    """Return the best of what is tried with its Dice, or what was chosen before unless that gains enough."""
+    scores = _scores(cases, tried, classes)
+    of_each = _mean(scores.T)
+    if not np.isfinite(of_each).any():
+        return chosen, dice
+    best = int(np.nanargmax(of_each))
+    gains = of_each[best] >= _mean(dice[:, np.newaxis])[0] + LEAST_GAIN
+    return (tried[best], scores[best]) if gains else (chosen, dice)
+
+
+def _by_misses(
+    cases: Sequence[_Case], most_false_positives: float, classes: int
+) -> tuple[Postprocessing, Calls]:
+    """Return the weight and the smallest lesion with the fewest misses at so many false positives a scan, and these."""
+    tried = [
+        Postprocessing(smallest_lesion_ml=smallest, lesion_weight=weight)
+        for weight in LESION_WEIGHT
+        for smallest in SMALLEST_LESION_ML
+    ]
+    found = [(one, _calls(cases, one)) for one in tried]
+    allowed = [pair for pair in found if pair[1].false_positives_per_scan <= most_false_positives]
+    if not allowed:
+        fewest = min(calls.false_positives_per_scan for _, calls in found)
+        raise InputError(
+            f"--most-false-positives {most_false_positives:g} a scan is fewer than any setting has on the validation "
+            f"cases, {fewest:g}; allow as many"
+        )
+    fewest_missed = min(calls.missed for _, calls in allowed)
+    best = [pair for pair in allowed if pair[1].missed == fewest_missed]
+    dice = _mean(_scores(cases, [one for one, _ in best], classes).T)
+    return best[int(np.nanargmax(dice)) if np.isfinite(dice).any() else 0]
+
+
+def _calls(cases: Sequence[_Case], postprocessing: Postprocessing) -> Calls:
+    matched = []
+    for case in cases:
+        reference, labels, geometry = _processed(case, postprocessing)
+        matched.append(match_lesions(reference == LESION, labels == LESION, voxel_ml=geometry.voxel_ml))
+    found = [one for lesions in matched for one in lesions.found]
+    false_positives = sum(len(lesions.false_positive_ml) for lesions in matched)
+    return Calls(len(found), found.count(False), false_positives / len(cases))
 
 
 def _warn(bundle: Bundle, cases: int, chosen: Postprocessing, temperature: int) -> None:
@@ -136,7 +257,11 @@ def _warn(bundle: Bundle, cases: int, chosen: Postprocessing, temperature: int) 
             "the temperature is at the end of what was tried, %g to %g: the probabilities may need more",
             *(TEMPERATURES[0], TEMPERATURES[-1]),
         )
-    for name, tried in (("lesion_within_mm", LESION_WITHIN_MM), ("smallest_lesion_ml", SMALLEST_LESION_ML)):
+    for name, tried in (
+        ("lesion_within_mm", LESION_WITHIN_MM),
+        ("smallest_lesion_ml", SMALLEST_LESION_ML),
+        ("lesion_weight", LESION_WEIGHT),
+    ):
         if getattr(chosen, name) == tried[-1]:
             log.warning("%s %g is the largest that was tried: a larger one may score higher", name, tried[-1])
     if bundle.coarse:
@@ -156,8 +281,11 @@ def _check_alike(bundle: Bundle, meta: PatchMeta, work: Path) -> None:
 def _segment(
     segmenter: Segmenter, image: NDArray[np.int16], reference: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Return labels on the network's grid, and the mean cross entropy of a voxel at each temperature."""
-    labels = np.empty(reference.shape, np.uint8)
+    """Return labels (weights, z, y, x) for each of LESION_WEIGHT, and a voxel's mean cross entropy at each temperature.
+
+    Both are on the network's grid.
+    """
+    labels = np.empty((len(LESION_WEIGHT), *reference.shape), np.uint8)
     every = max(1, reference.size // SAMPLES)
     loss, count, first = np.zeros(len(TEMPERATURES)), 0, 0
     shape_zyx = (reference.shape[0], reference.shape[1], reference.shape[2])
@@ -167,7 +295,8 @@ def _segment(
 
     for maps in segmenter.class_maps(shape_zyx, prepared):
         stop = first + maps.shape[1]
-        labels[first:stop] = maps.argmax(axis=0)
+        for weight, out in zip(LESION_WEIGHT, labels, strict=True):
+            out[first:stop] = Postprocessing(lesion_weight=weight).weigh(maps).argmax(axis=0)
         chosen = reference[first:stop].reshape(-1)[::every]
         logs = np.log(np.maximum(maps.reshape(len(maps), -1)[:, ::every], SMALLEST))
         loss += [_cross_entropy(logs / np.float32(temperature), chosen) for temperature in TEMPERATURES]
@@ -184,18 +313,26 @@ def _cross_entropy(logits: NDArray[Any], reference: NDArray[np.uint8]) -> float:
     return float((normaliser - of_reference).sum(dtype=np.float64))
 
 
-def _dice(
-    postprocessing: Postprocessing,
-    labels: NDArray[np.uint8],
-    reference: NDArray[np.uint8],
-    geometry: Geometry,
-    classes: int,
-) -> tuple[float, ...]:
+def _processed(
+    case: _Case, postprocessing: Postprocessing
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Geometry]:
+    """Return the reference, the labels with postprocessing, and their grid."""
+    reference, labels, geometry = case.unpacked(postprocessing.lesion_weight)
     processed = labels.copy()
     postprocessing(processed, geometry)
+    return reference, processed, geometry
+
+
+def _dice(case: _Case, postprocessing: Postprocessing, classes: int) -> tuple[float, ...]:
+    reference, processed, _ = _processed(case, postprocessing)
     confusion = confusion_matrix(reference, processed, classes)
     scores = (Overlap.of(confusion, (value,)).dice for value in range(1, classes))
     return tuple(float("nan") if score is None else score for score in scores)
+
+
+def _scores(cases: Sequence[_Case], tried: Sequence[Postprocessing], classes: int) -> NDArray[np.float64]:
+    """Return the mean Dice over the cases of each that is tried and each label but background, (tried, labels)."""
+    return _mean(np.array([[_dice(case, one, classes) for one in tried] for case in cases]))
 
 
 def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:

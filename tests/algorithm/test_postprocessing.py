@@ -89,9 +89,40 @@ def test_a_bundle_carries_its_postprocessing_to_the_scan(tmp_path: Path) -> None
     np.testing.assert_array_equal(Segmenter(bundle).labels(volume, GRID), expected)
 
 
+def test_a_heavier_lesion_wins_where_it_was_close() -> None:
+    maps = np.array([[0.1, 0.5, 0.2], [0.6, 0.3, 0.2], [0.3, 0.2, 0.6]], np.float32)
+    labels = {
+        weight: Postprocessing(lesion_weight=weight).weigh(maps).argmax(axis=0) for weight in (1, 3, 0.1)
+    }
+    assert {weight: found.tolist() for weight, found in labels.items()} == {
+        1: [1, 0, 2],
+        3: [2, 2, 2],
+        0.1: [1, 0, 0],
+    }
+    assert Postprocessing().weigh(maps) is maps
+    two = maps[:2]
+    assert Postprocessing(lesion_weight=3.0).weigh(two) is two
+    assert not Postprocessing(lesion_weight=3.0)
+
+
+def test_a_bundle_carries_the_weight_of_its_lesions_to_the_scan() -> None:
+    volume = np.random.default_rng(0).integers(-200, 300, GRID.shape_zyx).astype(np.int16)
+    counts = []
+    for weight in (0.5, 1.0, 2.0):
+        segmenter = Segmenter(random_bundle(postprocessing=Postprocessing(lesion_weight=weight)))
+        maps = np.empty((3, *GRID.shape_zyx), np.uint8)
+        labels = segmenter.labels(volume, GRID, probabilities=maps)
+        counts.append(int((labels == 2).sum()))
+        if weight == 1.0:
+            shares = maps.copy()
+    assert counts[0] < counts[1] < counts[2]
+    np.testing.assert_array_equal(maps, shares)  # probabilities are the network's own
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"lesion_weight": 0}, "'postprocessing.lesion_weight' must be from 0.001 to 1000, got 0"),
         (
             {"largest": True},
             "'postprocessing' has 'largest', but this release knows largest_component, lesion_within",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle
 from trainer.cli import main
 from trainer.patches import PatchFile
-from trainer.tune import TEMPERATURES, _segment, candidates, tune
+from trainer.tune import LESION_WEIGHT, TEMPERATURES, _segment, candidates, tune
 from trainer.volume_batches import open_volumes
 
 Labels = NDArray[np.uint8]
@@ -93,11 +94,61 @@ def test_an_overconfident_network_is_cooled(work: Path) -> None:
     segmenter = Says(work, lambda _: squared)
     segmenter.references = iter([reference])
     labels, loss = _segment(segmenter, np.zeros((1, *reference.shape), np.int16), reference)
-    np.testing.assert_array_equal(labels, p.argmax(axis=0))
+    np.testing.assert_array_equal(labels[0], p.argmax(axis=0))
+    weighed = squared * np.array([1, 1, 4], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+    np.testing.assert_array_equal(labels[LESION_WEIGHT.index(4.0)], weighed.argmax(axis=0))
     assert TEMPERATURES[loss.argmin()] == pytest.approx(2.0, rel=0.1)
     at_two = np.interp(np.log(2), np.log(TEMPERATURES), loss)
     chosen = np.take_along_axis(p, reference[np.newaxis].astype(np.int64), axis=0)
     assert at_two == pytest.approx(-np.log(chosen).mean(), rel=0.01)
+
+
+def unsure(reference: Labels) -> NDArray[np.float32]:
+    """See every tumour at 0.3, below the organ's 0.6, and in a corner a false one at 0.1."""
+    maps = certain(reference * (reference == 1))
+    for place, share in ((reference == 2, 0.3), (np.indices(reference.shape).max(axis=0) < 6, 0.1)):
+        maps[0][place], maps[1][place], maps[2][place] = 0.1, 0.9 - share, share
+    return maps
+
+
+def test_a_weight_that_finds_the_lesions_is_worth_having(work: Path) -> None:
+    tuned = tune(bundle(), work, Says(work, unsure))
+    assert tuned.postprocessing.lesion_weight == 4.0
+    assert tuned.dice_before[1] == 0.0
+    assert tuned.dice[1] == 1.0
+    assert tuned.calls is None
+
+
+def test_misses_come_first_where_few_false_positives_are_allowed(work: Path) -> None:
+    tuned = tune(bundle(), work, Says(work, unsure), most_false_positives=0.0)
+    assert tuned.postprocessing == Postprocessing(lesion_weight=4.0)
+    assert tuned.calls is not None
+    assert tuned.calls_before is not None
+    assert (tuned.calls.missed, tuned.calls.false_positives_per_scan) == (0, 0.0)
+    assert tuned.calls_before.missed == tuned.calls_before.lesions == tuned.calls.lesions > 0
+
+
+def test_more_false_positives_than_are_allowed_are_refused_with_their_number(work: Path) -> None:
+    with pytest.raises(InputError, match="0 a scan is fewer than any setting has on the validation cases, 1"):
+        tune(bundle(), work, Says(work, with_a_stray_lesion), most_false_positives=0.0)
+
+
+def with_a_stray_lesion(reference: Labels) -> NDArray[np.float32]:
+    labels = reference.copy()
+    labels[:10, :12, :12] = 2  # over 1 ml, the largest that is dropped
+    return certain(labels)
+
+
+def test_misses_cannot_come_first_without_lesions(work: Path) -> None:
+    with pytest.raises(InputError, match="the bundle has the labels background, pancreas; leave out"):
+        tune(two_labels(), work, Says(work, certain), most_false_positives=1.0)
+
+
+def two_labels() -> Bundle:
+    plain = bundle()
+    return dataclasses.replace(
+        plain, description=dataclasses.replace(plain.description, labels=("background", "pancreas"))
+    )
 
 
 def test_two_labels_have_no_lesions_to_tune() -> None:

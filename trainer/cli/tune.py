@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from algorithm.errors import InputError
+
+if TYPE_CHECKING:
+    from trainer.tune import Calls
 
 EXAMPLE = "decathlon tune RUN/bundle --work WORK --out RUN/tuned"
 
@@ -22,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--work", type=Path, required=True, help="the folder that decathlon prepare wrote")
     parser.add_argument("--out", type=Path, required=True, metavar="TUNED", help="the bundle to write")
+    parser.add_argument(
+        "--most-false-positives",
+        type=float,
+        metavar="N",
+        help="misses first: miss the fewest lesions at N or fewer false ones a scan, instead of the largest Dice",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
 
 
@@ -38,15 +48,24 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
     check_replaceable(args.out, FILES)
     bundle = read_bundle(args.bundle)
-    tuned = tune(bundle, args.work, Segmenter(bundle, device=choose_device(args.device)))
+    segmenter = Segmenter(bundle, device=choose_device(args.device))
+    tuned = tune(bundle, args.work, segmenter, most_false_positives=args.most_false_positives)
     write_bundle(args.out, tuned.apply(bundle))
     labels = bundle.description.labels[1:]
     for name, before, after in zip(labels, tuned.dice_before, tuned.dice, strict=True):
         sys.stdout.write(f"mean Dice of {name} over {tuned.cases} cases: {before:.4f} -> {after:.4f}\n")
+    if tuned.calls is not None and tuned.calls_before is not None:
+        sys.stdout.write(f"lesions: {_said(tuned.calls_before)} -> {_said(tuned.calls)}\n")
     nothing, chosen = vars(Postprocessing()), vars(tuned.postprocessing)
     settings = (f"{name} {value}" for name, value in chosen.items() if value != nothing[name])
     said = ", ".join(settings) or "none, as it gains too little"
     sys.stdout.write(f"postprocessing: {said}\n")
     sys.stdout.write(
         f"temperature {tuned.temperature:g}: cross entropy of a voxel {tuned.loss_before:.5f} -> {tuned.loss:.5f}\n"
+    )
+
+
+def _said(calls: Calls) -> str:
+    return (
+        f"{calls.missed} of {calls.lesions} missed at {calls.false_positives_per_scan:.2f} false ones a scan"
     )
