@@ -25,6 +25,7 @@ from algorithm.intensities import NORMALISATIONS, Normalisation
 from algorithm.locate import CoarseToFine
 from algorithm.network import UNet3D, unmet_by
 from algorithm.postprocessing import Postprocessing
+from algorithm.shipped import located
 from algorithm.tarball import members, open_tarball
 
 # Bundles of z-scores have the second version, so that a release that would take them for HU refuses them.
@@ -45,6 +46,7 @@ LARGEST_DESCRIPTION = 16 << 20
 BESIDE_TENSORS = 1 << 20  # the names and shapes at the start of the weights
 WIDEST_NUMBER = 8  # bytes of a float64
 LONGEST_NAME = 100
+LONGEST_NOTICE = 300
 LARGEST_PATCH = 1 << 25  # eight of 160 x 160 x 160
 LARGEST_HU = 1e6
 Blend = Literal["centre", "gaussian"]
@@ -82,6 +84,8 @@ class Description:
         coarse_to_fine: how a coarse pass chooses the box for this network; None where it sees whole scans.
         orientation: axis order that volumes are brought to; always LPS for x, y, z.
         provenance: data set name and hash, configuration, seed, scores, versions.
+        notice: what is said of every scan that the bundle segments, such as that it is not for patients; empty for
+            nothing. Scans are then not made into DICOM.
 
     """
 
@@ -101,6 +105,7 @@ class Description:
     orientation: str = "LPS"
     provenance: dict[str, Any] = field(default_factory=dict)
     normalisation: Normalisation = "window"
+    notice: str = ""
     format_version: int = 0
 
     def __post_init__(self) -> None:
@@ -128,8 +133,13 @@ class Bundle:
             raise ValueError("a bundle has both a coarse pass and settings for it, or none")
 
 
-def write_bundle(folder: Path, bundle: Bundle) -> None:
+def write_bundle(folder: Path, bundle: Bundle, *, dtype: torch.dtype = torch.float32) -> None:
     """Write `folder` with its files; the bundle that was there before stays until the new one is complete.
+
+    Args:
+        folder: the bundle's.
+        bundle: what is written.
+        dtype: of the weights in the file; with float16 it has half the bytes. They are float32 again when read.
 
     Raises:
         InputError: the folder holds something else, or is a file.
@@ -138,14 +148,15 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
     check_replaceable(folder, FILES)
     with replacing(folder) as temporary:
         temporary.mkdir()
-        _write_part(temporary / WEIGHTS, temporary / DESCRIPTION, bundle)
+        _write_part(temporary / WEIGHTS, temporary / DESCRIPTION, bundle, dtype)
         if bundle.coarse is not None:
-            _write_part(temporary / COARSE_WEIGHTS, temporary / COARSE_DESCRIPTION, bundle.coarse)
+            _write_part(temporary / COARSE_WEIGHTS, temporary / COARSE_DESCRIPTION, bundle.coarse, dtype)
 
 
-def _write_part(weights_file: Path, description_file: Path, bundle: Bundle) -> None:
+def _write_part(weights_file: Path, description_file: Path, bundle: Bundle, dtype: torch.dtype) -> None:
     weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in _untied_state(bundle.network).items()
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in _untied_state(bundle.network).items()
     }
     weights_file.write_bytes(safetensors.torch.save(weights))
     text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
@@ -155,11 +166,13 @@ def _write_part(weights_file: Path, description_file: Path, bundle: Bundle) -> N
 def read_bundle(path: str | Path) -> Bundle:
     """Read a bundle from a folder or a tarball; nothing of a tarball is extracted to disk.
 
+    "phantom" is the bundle that comes with the software, unless there is a folder of that name.
+
     Raises:
         InputError: something is missing, of the wrong type, does not fit the weights, or is a pickle.
 
     """
-    path = Path(path)
+    path = located(path)
     read = _tarball_reader(path) if path.is_file() else _folder_reader(path)
     network, description = _read_part(read, path, DESCRIPTION, WEIGHTS)
     if description.coarse_to_fine is None:
@@ -340,6 +353,7 @@ def _is_name(text: str) -> bool:
     return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
+_NOTICE = f"at most {LONGEST_NOTICE} characters on one line"
 _NORMALISATION = " or ".join(f"'{name}'" for name in NORMALISATIONS)
 
 
@@ -376,6 +390,7 @@ def _parse_description(content: bytes, file: Path) -> Description:
         orientation=fields.get("orientation", str, "'LPS'"),
         provenance=fields.get("provenance", dict, "an object"),
         normalisation=fields.get("normalisation", str, _NORMALISATION) if version > 1 else "window",
+        notice=fields.get("notice", str, _NOTICE) if "notice" in fields.values else "",
     )
     _check_values(description, fields)
     return description
@@ -424,6 +439,10 @@ def _check_values(description: Description, fields: _Fields) -> None:
             len(description.std) == len(description.channels)
             and all(1e-6 <= std <= LARGEST_HU for std in description.std),
             "a positive number for each channel",
+        ),
+        "notice": (
+            len(description.notice) <= LONGEST_NOTICE and description.notice.isprintable(),
+            _NOTICE,
         ),
         "temperature": (0.05 <= description.temperature <= 20, "a number from 0.05 to 20"),
         "patch_shape_zyx": (

@@ -96,7 +96,7 @@ class UNetSegmentation(SegmentationAlgorithm):  # type: ignore[misc] # evalutils
             self._publish(result["outputs"][0]["filename"])
             self.stages.since_last("write")
             self.segmenter.report(self.counts, self.geometry, self.stages)
-            return result
+            return {**result, "notices": self.segmenter.notices} if self.segmenter.notices else result
         except Exception as error:
             message = said_of(error, case["path"])
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from algorithm.errors import InputError
 from algorithm.images import case_name, image_suffix, list_images, voxel_file
+from algorithm.shipped import PHANTOM, located
 
 DEFAULT_OUTPUT_SLUG = "pancreas-tumour-segmentation"
 PLATFORM_SUFFIX = ".mha"
@@ -80,7 +81,7 @@ def find_job(environment: Mapping[str, str]) -> Job:
     inputs.json says, where it is there, and /input/images/<slug> else; DECATHLON_INPUT_SLUG chooses among several.
     DECATHLON_OUTPUT_NAME is the file name of the one label map. DECATHLON_INPUT, DECATHLON_OUTPUT and
     DECATHLON_MODEL change the roots. The model is /opt/ml/model when something is there, else the bundle inside the
-    image.
+    image, else the one that comes with the software.
 
     Raises:
         InputError: no images, both layouts at once, images in other folders beside, more than one socket or more than
@@ -254,8 +255,9 @@ def _refuse_other_images(job: Job) -> None:
 
 def _find_model(environment: Mapping[str, str]) -> Path:
     asked = environment.get("DECATHLON_MODEL")
-    for folder in (asked,) if asked else MODEL_FOLDERS:
-        path = Path(folder)
+    # Last the one that comes with the software: its notice says of every scan that it is for no patient.
+    for folder in (asked,) if asked else (*MODEL_FOLDERS, PHANTOM):
+        path = located(folder)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             return path
     where = asked or " or ".join(MODEL_FOLDERS)

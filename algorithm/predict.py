@@ -32,6 +32,7 @@ from algorithm.images import (
 from algorithm.lock import alone_in, remove_leftovers
 from algorithm.probabilities import PROBABILITIES, map_names, map_path
 from algorithm.segmenter import Segmenter
+from algorithm.shipped import located
 from algorithm.stages import Stages
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def predict(
     _refuse_to_overwrite(inputs, out)
     if dicom_seg:
         _check_dicom_seg(source, inputs, out)
-    members = [models] if isinstance(models, Path) else list(models)
+    members = [located(model) for model in ([models] if isinstance(models, Path) else models)]
     made_by = {
         "version": metadata.version("decathlon-unet"),
         "model": _identify_models(members),
@@ -121,6 +122,11 @@ def predict(
                 mirror_zyx=mirror_zyx,
                 engine=engine,
             )
+            if dicom_seg and segmenter.notices:
+                raise InputError(
+                    f"a DICOM Segmentation may end up in a patient's record, but of {members[0]} is to be said: "
+                    f"{segmenter.notices[0]}; take another bundle, or leave out --dicom-seg"
+                )
             try:
                 written = _segment(
                     segmenter, image, result, probabilities=probabilities, model=str(made_by["model"])

@@ -102,6 +102,10 @@ class Segmenter:
         self.description = members[0].description
         self.device = default_device() if device is None else device
         self._spare: list[Bundle] = []  # of a GPU's networks, for the CPU
+        # Each once, in the order of the members.
+        self.notices = list(
+            dict.fromkeys(one.description.notice for one in members if one.description.notice)
+        )
         members = self._copied_to_gpu(members)
         self.patches_at_once = patches_at_once
         self._at_once = patches_at_once  # falls where memory runs out
@@ -479,7 +483,10 @@ class Segmenter:
         return mean
 
     def report(self, counts: NDArray[np.int64], geometry: Geometry, stages: Stages) -> None:
-        """Log one line about a scan: volumes of the labels, of which `counts` voxels were found, device and times."""
+        """Log a line about a scan: volumes of the labels, of which `counts` voxels were found, device and times.
+
+        The notices of the bundles follow as warnings.
+        """
         volumes = ", ".join(
             f"{name} {count * geometry.voxel_ml:.1f} ml"
             for name, count in list(zip(self.description.labels, counts, strict=True))[1:]
@@ -490,6 +497,8 @@ class Segmenter:
         if self._on_cpu:
             where, kind = "cpu, in place of " + where, "float32"
         log.info("%s; %d voxels on %s, %s, in %s", volumes, voxels, where, kind, stages)
+        for notice in self.notices:
+            log.warning("%s", notice)
 
 
 def refuse_other_channels(channels: Sequence[str], found: int) -> None:

@@ -8,6 +8,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import torch
+
 from algorithm.bundle import Bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.files import replacing
@@ -37,10 +39,13 @@ def with_coarse_pass(bundle: Bundle, coarse: Bundle, settings: CoarseToFine) -> 
     return Bundle(bundle.network, dataclasses.replace(ours, coarse_to_fine=settings), coarse)
 
 
-def write_tarball(path: Path, bundle: Bundle) -> None:
-    """Write a bundle as .tar.gz, for /opt/ml/model: its files at the top, without owners or times."""
+def write_tarball(path: Path, bundle: Bundle, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a bundle as .tar.gz, for /opt/ml/model: its files at the top, without owners or times.
+
+    `dtype` is that of the weights in it, as for `write_bundle`.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        write_bundle(Path(folder) / "bundle", bundle)
+        write_bundle(Path(folder) / "bundle", bundle, dtype=dtype)
         with replacing(path) as temporary, tarfile.open(temporary, "w:gz") as archive:
             for file in sorted((Path(folder) / "bundle").iterdir()):
                 archive.add(file, arcname=file.name, filter=_anonymous)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import sys
@@ -38,6 +39,27 @@ def test_a_tarball_is_the_bundle_and_always_the_same(bundle: Path, tmp_path: Pat
     assert package(one, "--out", other) == 0
     assert read_bundle(one).description == random_bundle().description
     assert gzip.decompress(one.read_bytes()) == gzip.decompress(other.read_bytes())
+
+
+def test_weights_in_float16_have_half_the_bytes_and_a_notice_stays(bundle: Path, tmp_path: Path) -> None:
+    for out in (tmp_path / "half", tmp_path / "half.tar.gz"):
+        assert package(bundle, "--float16", "--notice", "Synthetic.", "--out", out) == 0
+        half = read_bundle(out)
+        assert half.description == dataclasses.replace(random_bundle().description, notice="Synthetic.")
+        for name, exact in random_bundle().network.state_dict().items():
+            found = half.network.state_dict()[name]
+            assert found.dtype == torch.float32
+            assert torch.equal(found, exact.half().float()), name
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (bundle, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_notice_of_two_lines_is_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, bundle, "--notice", "two\nlines", "--out", tmp_path / "out")
+    assert said == "decathlon package: --notice must be at most 300 characters on one line"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_coarse_pass_is_added(bundle: Path, tmp_path: Path) -> None:

@@ -49,11 +49,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the coarse pass finds less, the whole scan is segmented "
         f"(default: {defaults.smallest_ml:g}, a small part of any pancreas)",
     )
+    parser.add_argument(
+        "--float16", action="store_true", help="weights of half the bytes; ONNX and inference keep float32"
+    )
+    parser.add_argument(
+        "--notice",
+        metavar="TEXT",
+        help="what is said of every scan that the bundle segments, such as 'Trained on synthetic scans.'",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
-    from algorithm.bundle import read_bundle, write_bundle
+    import dataclasses
+
+    import torch
+
+    from algorithm.bundle import LONGEST_NOTICE, read_bundle, write_bundle
     from trainer.onnx_export import export_onnx
     from trainer.package import with_coarse_pass, write_tarball
 
@@ -72,6 +84,12 @@ def run(args: argparse.Namespace) -> None:
     if args.coarse is not None:
         settings = CoarseToFine(**given)
         bundle = with_coarse_pass(bundle, read_bundle(args.coarse), settings)
+    if args.notice is not None:
+        if len(args.notice) > LONGEST_NOTICE or not args.notice.isprintable():
+            raise InputError(f"--notice must be at most {LONGEST_NOTICE} characters on one line")
+        description = dataclasses.replace(bundle.description, notice=args.notice)
+        bundle = dataclasses.replace(bundle, description=description)
+    dtype = torch.float16 if args.float16 else torch.float32
     tarball = args.out.name.endswith(TARBALL)
     if args.format == "onnx":
         if tarball:
@@ -79,8 +97,8 @@ def run(args: argparse.Namespace) -> None:
         share = export_onnx(args.out, bundle)
         sys.stdout.write(f"{args.out}: ONNX Runtime within {share:.1g} of PyTorch's logits\n")
     elif tarball:
-        write_tarball(args.out, bundle)
+        write_tarball(args.out, bundle, dtype=dtype)
         sys.stdout.write(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB\n")
     else:
-        write_bundle(args.out, bundle)
+        write_bundle(args.out, bundle, dtype=dtype)
         sys.stdout.write(f"{args.out}\n")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from algorithm.errors import printable
+from algorithm.shipped import PHANTOM
 from trainer.cli import positive
 
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
@@ -25,9 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         nargs="+",
-        required=True,
+        default=[Path(PHANTOM)],
         metavar="BUNDLE",
-        help="model bundle: a folder or a tarball; of several the probabilities are averaged",
+        help="model bundle: a folder or a tarball; of several the probabilities are averaged (default: phantom, which "
+        "comes with the software and was trained on synthetic scans: for a first try, not for patients)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
