@@ -81,7 +81,7 @@ def find_job(environment: Mapping[str, str]) -> Job:
     inputs.json says, where it is there, and /input/images/<slug> else; DECATHLON_INPUT_SLUG chooses among several.
     DECATHLON_OUTPUT_NAME is the file name of the one label map. DECATHLON_INPUT, DECATHLON_OUTPUT and
     DECATHLON_MODEL change the roots. The model is /opt/ml/model when something is there, else the bundle inside the
-    image, else the one that comes with the software.
+    image. DECATHLON_MODEL=phantom is the one that comes with the software.
 
     Raises:
         InputError: no images, both layouts at once, images in other folders beside, more than one socket or more than
@@ -255,12 +255,13 @@ def _refuse_other_images(job: Job) -> None:
 
 def _find_model(environment: Mapping[str, str]) -> Path:
     asked = environment.get("DECATHLON_MODEL")
-    # Last the one that comes with the software: its notice says of every scan that it is for no patient.
-    for folder in (asked,) if asked else (*MODEL_FOLDERS, PHANTOM):
+    for folder in (asked,) if asked else MODEL_FOLDERS:
         path = located(folder)
         if path.is_file() or (path.is_dir() and any(path.iterdir())):
             return path
     where = asked or " or ".join(MODEL_FOLDERS)
+    # Never by itself: where an upload's weights are missing, labels of synthetic ones must not pass for theirs.
     raise InputError(
-        f"no model is in {where}; upload a model tarball, build the image with a bundle, or set DECATHLON_MODEL"
+        f"no model is in {where}; upload a model tarball, build the image with a bundle, or set DECATHLON_MODEL: to "
+        f"{PHANTOM} for a first try with weights of synthetic scans"
     )

@@ -63,14 +63,16 @@ def test_what_it_segments_is_said_to_be_for_no_patient(
 
 
 @pytest.mark.usefixtures("phantom")
-def test_a_job_without_a_model_takes_it_and_says_so_of_each_scan(
+def test_a_job_takes_it_when_asked_to_and_says_so_of_each_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(job, "MODEL_FOLDERS", (str(tmp_path / "none"),))
     environment = {f"DECATHLON_{name}": str(tmp_path / name.lower()) for name in ("INPUT", "OUTPUT")}
     (tmp_path / "input").mkdir()
     sitk.WriteImage(scan(), tmp_path / "input" / "a.mha")
-    assert entry.main(environment) == 0
+    assert entry.main(environment) == 1
+    assert "set DECATHLON_MODEL: to phantom for a first try" in capsys.readouterr().err.splitlines()[-1]
+    assert entry.main({**environment, "DECATHLON_MODEL": "phantom"}) == 0
     assert NOTICE in capsys.readouterr().err
     (result,) = json.loads((tmp_path / "output" / "results.json").read_text())
     assert result["notices"] == [NOTICE]
