@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from algorithm.errors import InputError
 from algorithm.files import replacing
 
 PAPER_TRAINING, PAPER_CASES = 210, 281  # sections 3.1 and 4: the first 210 of 281 scans train
+FOLDS, FOLD_SEED = 5, 12345  # of nnU-Net
 KEYS = ("training", "validation", "unused")
 
 
@@ -56,6 +59,34 @@ def first_share(names: Sequence[str], *, overfit: bool = False) -> Split:
         )
     count = min(max(round(len(names) * PAPER_TRAINING / PAPER_CASES), 1), len(names) - 1)
     return Split(tuple(names[:count]), tuple(names[count:]))
+
+
+def fold(names: Sequence[str], number: int, *, overfit: bool = False) -> Split:
+    """Split as nnU-Net does for a five-fold cross-validation, so that its published scores compare case by case.
+
+    Args:
+        names: case names in the order of dataset.json.
+        number: of the fold whose cases are held out, from 0 to 4.
+        overfit: train on the held-out cases, too.
+
+    Raises:
+        InputError: there is no such fold, or fewer cases than folds.
+
+    """
+    if not 0 <= number < FOLDS:
+        raise InputError(f"--fold must be from 0 to {FOLDS - 1}, got {number}")
+    if len(names) < FOLDS:
+        raise InputError(
+            f"{FOLDS} folds need at least {FOLDS} training cases, but the data set has {len(names)}"
+        )
+    shuffled = sorted(names)
+    # What scikit-learn's KFold(5, shuffle=True, random_state=12345) draws, by the generator that it keeps.
+    np.random.RandomState(FOLD_SEED).shuffle(shuffled)
+    held_out = set(np.array_split(np.array(shuffled, object), FOLDS)[number])
+    return Split(
+        tuple(name for name in names if overfit or name not in held_out),
+        tuple(name for name in names if name in held_out),
+    )
 
 
 def read_split(path: Path, names: Sequence[str], *, overfit: bool = False) -> Split:

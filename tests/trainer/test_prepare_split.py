@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from sklearn.model_selection import KFold
 
 from algorithm.errors import InputError
-from trainer.split import Split, first_share, read_split
+from trainer import split as split_module
+from trainer.cli import main
+from trainer.split import Split, first_share, fold, read_split
+
+from .conftest import MakeTask
 
 
 @pytest.mark.parametrize(
@@ -21,6 +28,34 @@ def test_the_first_share_of_the_cases_trains(cases: int, training: int) -> None:
     assert split.training == tuple(names[:training])
     assert split.validation == tuple(names[training:])
     assert split.shared == ()
+
+
+def test_folds_are_those_of_the_published_scores() -> None:
+    """`nnunet_fold` says which of nnU-Net's networks did not see a case."""
+    published = Path(split_module.__file__).with_name("published") / "task07_nnunet.csv"
+    lines = [line for line in published.read_text().splitlines() if not line.startswith("#")]
+    folds = {row["case"]: int(row["nnunet_fold"]) for row in csv.DictReader(lines)}
+    assert len(folds) == 281
+    names = sorted(folds, reverse=True)
+    for number in range(5):
+        split = fold(names, number)
+        assert split.validation == tuple(name for name in names if folds[name] == number)
+        assert split.training == tuple(name for name in names if folds[name] != number)
+
+
+@pytest.mark.parametrize("cases", [5, 7, 24])
+def test_folds_of_any_number_of_cases_are_scikit_learns(cases: int) -> None:
+    names = np.array([f"case_{number:03d}" for number in range(cases)])
+    for number, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=12345).split(names)):
+        assert fold(list(names), number).validation == tuple(names[held_out])
+
+
+def test_a_fold_that_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="--fold must be from 0 to 4, got 5"):
+        fold(["a"] * 9, 5)
+    with pytest.raises(InputError, match="5 folds need at least 5 training cases, but the data set has 4"):
+        fold(list("abcd"), 0)
+    assert fold(list("abcdef"), 0, overfit=True).training == tuple("abcdef")
 
 
 def test_one_case_needs_overfit() -> None:
@@ -89,3 +124,21 @@ def test_no_json_and_no_file(tmp_path: Path) -> None:
         read_split(tmp_path / "s.json", ["a"])
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_split(tmp_path / "none.json", ["a"])
+
+
+def test_a_fold_and_a_split_file_contradict_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make_task: MakeTask
+) -> None:
+    file = write(tmp_path / "split.json", {})
+    command = [
+        "prepare",
+        str(make_task([(8, 20, 20)] * 2)),
+        "--out",
+        str(tmp_path / "work"),
+        "--fold",
+        "0",
+        "--split",
+        str(file),
+    ]
+    assert main(command) == 1
+    assert "--fold and --split both say which cases are held out" in capsys.readouterr().err

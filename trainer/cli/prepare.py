@@ -21,7 +21,7 @@ from trainer.dataset import Dataset
 from trainer.patchfile import PatchMeta
 from trainer.prepare import prepare
 from trainer.presets import PreparePreset, preset_names, read_preset
-from trainer.split import first_share, read_split
+from trainer.split import first_share, fold, read_split
 
 EXAMPLE = "decathlon prepare DATA/Task07_Pancreas --out WORK --preset paper"
 
@@ -32,6 +32,10 @@ HELP = {
     "--split": (
         'JSON {"training": [names], "validation": [names], "unused": [names]}; default: the first 210 of '
         "281 cases of dataset.json train, as in the paper, and the same share of any other number"
+    ),
+    "--fold": (
+        "0 to 4: hold out this fold of nnU-Net's five-fold cross-validation, whose published scores then compare case "
+        "by case; in place of --split"
     ),
     "--overfit": (
         "let training and validation share cases (without --split: all of them), to check the path on very "
@@ -67,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="WORK")
     add("--preset", default="paper", metavar="NAME")
     add("--split", type=Path, metavar="FILE")
+    add("--fold", type=int, metavar="N")
     add("--overfit", action="store_true")
     add("--spacing-zyx-mm", type=float, nargs=3, metavar=("Z", "Y", "X"))
     add("--window-hu", type=int, nargs=2, metavar=("LOW", "HIGH"))
@@ -86,7 +91,11 @@ def run(args: argparse.Namespace) -> None:
     preset = read_preset(args.preset).prepare
     dataset = Dataset.read(args.dataset)
     names = [case.name for case in dataset.training]
-    if args.split is not None:
+    if args.fold is not None and args.split is not None:
+        raise InputError("--fold and --split both say which cases are held out: give one of them")
+    if args.fold is not None:
+        split = fold(names, args.fold, overfit=args.overfit)
+    elif args.split is not None:
         split = read_split(args.split, names, overfit=args.overfit)
     else:
         split = first_share(names, overfit=args.overfit)
