@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,6 +65,7 @@ def predict(
     engine: EngineName = "auto",
     probabilities: bool = False,
     dicom_seg: bool = False,
+    cases: Collection[str] | None = None,
 ) -> list[Path]:
     """Write one label map a scan of `source` into `out`, named after its scan; return their paths.
 
@@ -82,6 +83,7 @@ def predict(
         probabilities: also write PROBABILITIES/CASE_LABEL for each label but background and CASE_uncertainty, float32
             from 0 to 1 in steps of 1/255 on the scan's grid.
         dicom_seg: write a DICOM Segmentation that refers to the slices, which `source` must be then.
+        cases: names of the scans of a folder that are segmented; None for all of them.
 
     Raises:
         InputError: `source` or `models` cannot be used, another process is at work in `out`, or scans failed (the first
@@ -89,6 +91,8 @@ def predict(
 
     """
     inputs = find_inputs(source)
+    if cases is not None:
+        inputs = _chosen(inputs, cases, source)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file, and label maps go into a folder; choose another --out")
     _refuse_to_overwrite(inputs, out)
@@ -219,6 +223,18 @@ def _identify(image: Path) -> dict[str, str | int]:
     files = [image] if image.is_file() else sorted(path for path in image.rglob("*") if path.is_file())
     stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return {"source": str(image.resolve()), "stamps": hashlib.sha256(repr(stamps).encode()).hexdigest()}
+
+
+def _chosen(inputs: Sequence[Path], cases: Collection[str], source: Path) -> list[Path]:
+    """Return the scans of these names; InputError where one is not there."""
+    found = {case_name(path): path for path in inputs}
+    missing = sorted(set(cases) - found.keys())
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"{source} must hold the scan {missing[0]}{more}, but does not; give the folder that has it"
+        )
+    return [path for name, path in found.items() if name in cases]
 
 
 def _identify_models(models: Sequence[Path]) -> str:

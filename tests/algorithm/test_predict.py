@@ -33,6 +33,15 @@ def write_scan(path: Path, seed: int = 0) -> Path:
     return path
 
 
+def test_only_the_cases_asked_for_are_segmented(model: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("a.nii.gz", "b.mha", "c.nrrd")):
+        write_scan(tmp_path / "scans" / name, number)
+    results = predict(tmp_path / "scans", model, tmp_path / "out", cases=("c", "a"))
+    assert [path.name for path in results] == ["a.nii.gz", "c.nrrd"]
+    with pytest.raises(InputError, match="must hold the scan d and 1 more, but does not"):
+        predict(tmp_path / "scans", model, tmp_path / "out", cases=("a", "d", "e"))
+
+
 def test_results_keep_name_format_and_grid_of_their_scans(model: Path, tmp_path: Path) -> None:
     scans = [
         write_scan(tmp_path / "scans" / name, i) for i, name in enumerate(("a.nii.gz", "b.mha", "c.nrrd"))

@@ -197,3 +197,15 @@ def test_what_is_written_is_json_without_nan(work: Path, tmp_path: Path) -> None
     assert (
         json.loads((tmp_path / "tuned" / "model.json").read_text())["provenance"]["tuned"]["dice"][1] == 0.0
     )
+
+
+def test_the_cases_that_were_held_out_are_predicted_alone(work: Path, tmp_path: Path) -> None:
+    model, out = tmp_path / "bundle", tmp_path / "pred"
+    write_bundle(model, bundle())
+    images = tmp_path / "Task07_Pancreas" / "imagesTr"
+    command = ["predict", str(images), "--model", str(model), "--held-out", str(work), "--device", "cpu"]
+    assert main([*command, "--out", str(out)]) == 0
+    with PatchFile(work / "val.h5") as patches:
+        held_out = patches.meta.validation_cases
+    assert [path.name.removesuffix(".nii.gz") for path in out.glob("*.nii.gz")] == list(held_out)
+    assert len(list(images.glob("*.nii.gz"))) == 3

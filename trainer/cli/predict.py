@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "comes with the software and was trained on synthetic scans: for a first try, not for patients)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
+    parser.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="WORK",
+        help="segment only the validation cases of the folder that decathlon prepare wrote",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
     parser.add_argument(
         "--mirror",
@@ -67,8 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     from algorithm.predict import predict
+    from trainer.patches import PatchFile
+    from trainer.prepare import FILES
     from trainer.train import choose_device
 
+    cases = None
+    if args.held_out is not None:
+        with PatchFile(args.held_out / FILES["validation"]) as patches:
+            cases = patches.meta.validation_cases
     written = predict(
         args.source,
         args.model,
@@ -79,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         engine=args.engine,
         probabilities=args.probabilities,
         dicom_seg=args.dicom_seg,
+        cases=cases,
     )
     for path in written:
         sys.stdout.write(f"{printable(str(path))}\n")
