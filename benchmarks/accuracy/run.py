@@ -41,6 +41,7 @@ PEERS: dict[str, System] = {
 }
 DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best")
 SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best")
+MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = ("best",)  # presets whose predictions are averaged over mirrored patches, as nnU-Net's are
@@ -160,7 +161,7 @@ def spawn(run: Run, phase: Phase) -> None:
         process = subprocess.Popen(command, stdout=out, stderr=log)
         while process.poll() is None:
             most = max(most, held(process.pid))
-            time.sleep(0.2)
+            time.sleep(MEMORY_SECONDS)
     lines = said.read_text().splitlines()
     with (run.folder / LOG).open("a") as log:
         log.writelines(f"{line}\n" for line in lines)
