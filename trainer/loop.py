@@ -265,7 +265,12 @@ class Trainer:
         if epochs_done % every and epochs_done < self.settings.epochs:
             return (float("nan"),) * len(meta.labels)
         description = describe_bundle(self.network, self.settings, meta, self.history)
-        segmenter = Segmenter(Bundle(self.network, description), device=self.device, engine="torch")
+        segmenter = Segmenter(
+            Bundle(self.network, description),
+            device=self.device,
+            precision="bfloat16" if self.precision == torch.bfloat16 else "auto",
+            engine="torch",
+        )
         return score_volumes(segmenter, open_volumes(self.train_file.path.parent, meta.validation_cases))
 
     def _on_device(
