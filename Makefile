@@ -8,7 +8,7 @@ SOURCES := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*)
 # Pins apply to the build's own environment too (its name in newer pips is PIP_BUILD_CONSTRAINT).
 PINNED := PIP_CONSTRAINT=$(CURDIR)/constraints.txt PIP_BUILD_CONSTRAINT=$(CURDIR)/constraints.txt
 
-.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences pins sbom bench-accuracy clean
+.PHONY: help install demo test check format bench bench-training bench-inference bench-evaluation bench-smoke sanitize fuzz fuzz-smoke fuzz-kernels kills long-run container-test licences pins sbom bench-accuracy phantom-bundle clean
 
 help:
 	@echo "make demo            the whole path on a phantom: data, training, prediction, scores (about 13 minutes on 2 cores)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (18 minutes)"
 	@echo "make bench-accuracy  presets, nnU-Net and MONAI trained on the frozen phantoms, alike (a day on 2 cores)"
+	@echo "make phantom-bundle  the weights that come with the software, trained anew (about an hour on one core)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
@@ -88,6 +89,14 @@ bench-accuracy: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best
 	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget cpu
+
+# The weights that come with the software, from the frozen phantoms: about an hour on one core.
+PHANTOM_RUN = build/accuracy/runs/cpu/steps/best/work
+phantom-bundle: $(VENV)/bench.stamp
+	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --systems best --subsets validation
+	$(BIN)/decathlon tune $(PHANTOM_RUN)/run/bundle --work $(PHANTOM_RUN)/prepared --out build/phantom
+	$(BIN)/decathlon package build/phantom --float16 --out algorithm/bundles/phantom \
+		--notice "These labels are of a model that was trained on synthetic scans alone: for trying the software, not for patients."
 
 bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/pytest benchmarks --bench-all-peers

@@ -81,6 +81,10 @@ class Preset:
             )
         prepare_seconds = time.monotonic() - began
         if self.bundle_of is None:
+            link = task.work / "prepared"  # for what wants the run's own
+            task.work.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(prepared.resolve())
             decathlon(
                 *("train", prepared, "--preset", self.name, "--out", run),
                 *("--device", task.device, "--threads", threads()),
