@@ -14,6 +14,7 @@ from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.images import write_labels, write_shares
 from algorithm.probabilities import map_path
+from benchmarks.accuracy import pictures
 from benchmarks.accuracy.froc import (
     SMALLEST_ML,
     THRESHOLDS,
@@ -26,6 +27,7 @@ from benchmarks.accuracy.froc import (
 from benchmarks.accuracy.frozen import FrozenSet
 from benchmarks.accuracy.score import main, score
 from benchmarks.accuracy.task import LABELS
+from trainer.overlay import OverlayRow
 
 GRID = Geometry((12, 40, 40), (2.5, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
 VOXEL_ML = 0.0025
@@ -173,6 +175,34 @@ def test_scores_stay_when_the_predictions_are_gone(root: Path) -> None:
     (root / "runs" / "cpu" / "steps" / "best" / "predictions" / "validation" / "pancreas_003.nii.gz").unlink()
     _, of_other_cases = scored(root)
     assert [one["system"] for one in of_other_cases["systems"]] == ["best"]
+
+
+def test_pictures_show_what_was_found_and_what_was_missed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in (root / "validation" / "labels").glob("*.nii.gz"):
+        scan = mask(TUMOUR).astype(np.uint8) * 60  # 60 HU above all else
+        write_labels(root / "validation" / "images" / path.name, scan, GRID)
+    drawn: dict[str, list[str]] = {}
+    save = pictures.save_overlay_grid
+
+    def watched(path: Path, rows: list[OverlayRow], **options: Any) -> None:
+        drawn[path.stem] = [row.title for row in rows]
+        save(path, rows, **options)
+
+    monkeypatch.setattr(pictures, "save_overlay_grid", watched)
+    assert pictures.main([str(root), "--system", "nnunet", "--out", str(root / "docs")]) == 0
+    assert sorted(path.name for path in (root / "docs").iterdir()) == [
+        "accuracy-hits.png",
+        "accuracy-misses.png",
+    ]
+    hits, misses = drawn["accuracy-hits"], drawn["accuracy-misses"]
+    assert [title[:12] for title in hits] == ["pancreas_000", "pancreas_001"]
+    assert hits[0].startswith(
+        "pancreas_000: 1.0 ml, +60 HU against the pancreas, probability up to 0.98, slice"
+    )
+    assert [title[:12] for title in misses] == ["pancreas_002", "pancreas_003"]
+    assert "probability up to 0.08" in misses[0]
 
 
 def test_test_cases_are_refused_without_final(
