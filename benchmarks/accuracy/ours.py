@@ -26,7 +26,7 @@ class Preset:
 
     Attributes:
         name: of the preset.
-        mirror: axes along which its predictions are mirrored and averaged.
+        mirror: axes along which its predictions are mirrored and averaged; None for those of its training.
         changes: to its [train] table, after those of the budget.
         patch_shape_zyx: another patch than the budget's.
         bundle_of: the system of the same column whose bundle is used, so that nothing is trained.
@@ -34,7 +34,7 @@ class Preset:
     """
 
     name: str
-    mirror: str = ""
+    mirror: str | None = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     patch_shape_zyx: tuple[int, int, int] | None = None
     bundle_of: str | None = None
@@ -42,8 +42,7 @@ class Preset:
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
         changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
-        ours = merged(budget.settings.get(name_of(self.name), {}), self.changes)
-        table = merged(read_preset(self.name).train, ours)
+        ours, table = self.changed(budget), self.table(budget)
         if table.get("source", "patches") == "patches":
             epoch_steps = -(-budget.prepared_patches // budget.batch_size)
             if steps < epoch_steps:  # a short training sees the first of them
@@ -58,6 +57,19 @@ class Preset:
         if "volume_epochs" in table and "volume_epochs" not in ours:
             changes["volume_epochs"] = changes["epochs"]
         return {**ours, **changes}
+
+    def changed(self, budget: Budget) -> dict[str, Any]:
+        """Return what the budget and this system change in the preset's [train] table."""
+        return merged(budget.settings.get(name_of(self.name), {}), self.changes)
+
+    def table(self, budget: Budget) -> dict[str, Any]:
+        """Return the [train] table with those changes."""
+        return merged(read_preset(self.name).train, self.changed(budget))
+
+    def trained_mirrored(self, budget: Budget) -> str:
+        """Return the axes along which training patches are mirrored, such as "zyx"."""
+        shares = self.table(budget).get("augment", {}).get("mirror_zyx", (0, 0, 0))
+        return "".join(axis for axis, share in zip("zyx", shares, strict=True) if share > 0)
 
     def run_folder(self, task: Task) -> Path:
         of = task.work if self.bundle_of is None else task.work.parents[1] / self.bundle_of / task.work.name
@@ -103,7 +115,8 @@ class Preset:
         )
 
     def predict(self, task: Task, images: Path, out: Path) -> None:
-        mirror = ("--mirror", self.mirror) if self.mirror else ()
+        axes = self.trained_mirrored(task.budget) if self.mirror is None else self.mirror
+        mirror = ("--mirror", axes) if axes else ()
         decathlon(
             *("predict", images, "--model", self.run_folder(task) / "bundle", "--out", out),
             *("--device", task.device, "--probabilities", *mirror),

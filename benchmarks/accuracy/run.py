@@ -44,7 +44,9 @@ SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
-MIRRORED = ("best",)  # presets whose predictions are averaged over mirrored patches, as nnU-Net's are
+MIRRORED = (
+    "best",
+)  # presets that predict with the mirrored patches that they were trained with, as nnU-Net does
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
 RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
 Equal = Literal["steps", "time"]
@@ -127,7 +129,7 @@ class Run:
 def system_of(name: str) -> System:
     if name in VARIANTS:
         return VARIANTS[name].system()
-    return PEERS[name] if name in PEERS else Preset(name, mirror="zyx" if name_of(name) in MIRRORED else "")
+    return PEERS[name] if name in PEERS else Preset(name, mirror=None if name_of(name) in MIRRORED else "")
 
 
 def work_in(run: Run, phase: Phase) -> None:

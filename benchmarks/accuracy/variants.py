@@ -11,24 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.accuracy.ours import Preset
+from trainer.presets import read_preset
 
 BASE = "best-all"
-NO_AUGMENTATION = {
+ALL_AUGMENTATION = read_preset("best").train["augment"]
+# Of a size and place that patients differ by, and none that turns left to right.
+LIGHT_AUGMENTATION = {
+    **ALL_AUGMENTATION,
     "mirror_zyx": [0.0, 0.0, 0.0],
-    **{
-        f"{what}_share": 0.0
-        for what in (
-            "rotate",
-            "scale",
-            "elastic",
-            "noise",
-            "blur",
-            "brightness",
-            "contrast",
-            "gamma",
-            "low_resolution",
-        )
-    },
+    "elastic_share": 0.0,
+    "low_resolution_share": 0.0,
+    "rotate_deg_zyx": [15.0, 15.0, 15.0],
+    "scale": [0.85, 1.2],
 }
 
 
@@ -56,21 +50,28 @@ class Variant:
 
 
 VARIANTS: Mapping[str, Variant] = {
-    BASE: Variant("all ingredients, one view"),
-    "best-no-augmentation": Variant("no augmentation", {"augment": NO_AUGMENTATION}),
-    "best-mirrors-only": Variant(
-        "mirrored patches as the only augmentation",
-        {"augment": {**NO_AUGMENTATION, "mirror_zyx": [0.5, 0.5, 0.5]}},
+    BASE: Variant("all ingredients: the preset for a short schedule"),
+    "best-all-augmentation": Variant("the preset's augmentation", {"augment": ALL_AUGMENTATION}),
+    "best-light-augmentation": Variant(
+        "the same without mirrors, bending and low resolution, turned and scaled less",
+        {"augment": LIGHT_AUGMENTATION},
     ),
-    "best-one-scale": Variant("no deep supervision", {"deep_supervision": False}),
-    "best-dice-ce": Variant("Dice + cross entropy of all voxels, no top-k", {"loss": "dice_ce"}),
-    "best-no-ema": Variant("the weights themselves, no moving average", {"ema": None}),
-    "best-organ-sampling": Variant("patches by organ alone, not by tumour", {"label_shares": [0.0, 0.7]}),
-    "best-tumour-sampling": Variant("twice as many patches by tumour", {"label_shares": [0.0, 0.15, 0.7]}),
+    "best-top-k": Variant("Dice + top-k cross entropy, as the preset", {"loss": "dice_topk"}),
     "best-dice-of-patch": Variant(
         "Dice of each patch and label: small tumours count as much as large ones", {"dice_of": "patch"}
     ),
+    "best-one-scale": Variant("no deep supervision", {"deep_supervision": False}),
+    "best-no-ema": Variant("the weights themselves, no moving average", {"ema": None}),
+    "best-organ-sampling": Variant("patches by organ alone, not by tumour", {"label_shares": [0.0, 0.7]}),
+    "best-tumour-sampling": Variant("twice as many patches by tumour", {"label_shares": [0.0, 0.15, 0.7]}),
     "best-plain-encoder": Variant("one residual block a level, as the paper", {"context_blocks": [1]}),
-    "best-large-patch": Variant("192 x 160 mm in the plane instead of 120", {}, (32, 64, 80)),
-    "best-mirrored": Variant("eight mirrored views at inference", mirror="zyx", bundle_of=BASE),
+    "best-large-patch": Variant("160 x 200 mm in the plane instead of 120", {}, (32, 64, 80)),
+    "best-no-dropout": Variant("no dropout", {"dropout": 0.0}),
+    "best-mirrored": Variant(
+        "the weights of `best-all-augmentation`, eight mirrored views",
+        {},
+        None,
+        "zyx",
+        "best-all-augmentation",
+    ),
 }
