@@ -29,7 +29,7 @@ from algorithm.shipped import located
 from algorithm.tarball import members, open_tarball
 
 # Bundles of z-scores have the second version, so that a release that would take them for HU refuses them.
-FORMAT_VERSIONS = (1, 2)
+FORMAT_VERSIONS = (1, 2, 3)
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 COARSE_WEIGHTS, COARSE_DESCRIPTION = "coarse.safetensors", "coarse.json"
 FILES = (DESCRIPTION, WEIGHTS, COARSE_DESCRIPTION, COARSE_WEIGHTS)
@@ -109,8 +109,9 @@ class Description:
     format_version: int = 0
 
     def __post_init__(self) -> None:
-        """Choose the version of the format, whichever was given."""
-        object.__setattr__(self, "format_version", 1 if self.normalisation == "window" else 2)
+        """Choose the version of the format, whichever was given: the oldest whose readers heed all that is said."""
+        version = 3 if self.notice else 1 if self.normalisation == "window" else 2
+        object.__setattr__(self, "format_version", version)
 
     @property
     def sees(self) -> str:
@@ -127,6 +128,12 @@ class Bundle:
     description: Description
     coarse: Bundle | None = None
 
+    @property
+    def notices(self) -> list[str]:
+        """What is to be said of its scans, of its coarse pass too."""
+        own = [self.description.notice] if self.description.notice else []
+        return own if self.coarse is None else [*own, *self.coarse.notices]
+
     def __post_init__(self) -> None:
         """Raise ValueError unless there is a coarse pass where the description has settings for one."""
         if (self.coarse is None) != (self.description.coarse_to_fine is None):
@@ -142,7 +149,7 @@ def write_bundle(folder: Path, bundle: Bundle, *, dtype: torch.dtype = torch.flo
         dtype: of the weights in the file; with float16 it has half the bytes. They are float32 again when read.
 
     Raises:
-        InputError: the folder holds something else, or is a file.
+        InputError: the folder holds something else, or is a file; a weight is not finite, or not in `dtype`.
 
     """
     check_replaceable(folder, FILES)
@@ -158,6 +165,10 @@ def _write_part(weights_file: Path, description_file: Path, bundle: Bundle, dtyp
         name: tensor.detach().to("cpu", dtype).contiguous()
         for name, tensor in _untied_state(bundle.network).items()
     }
+    if any(not bool(tensor.isfinite().all()) for tensor in weights.values()):
+        raise InputError(
+            f"a weight is not finite in {dtype}, so no bundle is written; leave out --float16, or train anew"
+        )
     weights_file.write_bytes(safetensors.torch.save(weights))
     text = json.dumps(asdict(bundle.description), indent=2, allow_nan=False)
     description_file.write_text(text + "\n")
@@ -364,7 +375,7 @@ def _parse_description(content: bytes, file: Path) -> Description:
         raise InputError(f"{file} is not valid JSON: {error}") from None
     version = fields.get("format_version", int, "the version of the format")
     if version not in FORMAT_VERSIONS:
-        known = " and ".join(map(str, FORMAT_VERSIONS))
+        known = " to ".join(map(str, (FORMAT_VERSIONS[0], FORMAT_VERSIONS[-1])))
         raise InputError(
             f"{file} has format version {version}, this software reads {known}; use the release that wrote it"
         )

@@ -116,7 +116,7 @@ class _Walk:
         self.explicit = self.syntax not in IMPLICIT and self._looks_explicit(at)
         if self.compressed and not self.explicit:
             raise _DamagedError(
-                "its pixels are to be compressed, and its elements are implicit, which cannot be"
+                "it says that its pixels are compressed, but its elements are implicit, which cannot be"
             )
         self.order = ">" if self.syntax == BIG_ENDIAN else "<"
         self._walk(at, self.size, 0)
@@ -223,7 +223,7 @@ class _Walk:
     def _check_pixels(self, pixels: Element) -> None:
         """Raise _DamagedError unless the pixels are there and no more than a slice has."""
         if self.compressed and pixels.length != UNDEFINED:
-            raise _DamagedError("its pixels are to be compressed, and lie there plain")
+            raise _DamagedError("it says that its pixels are compressed, but they are not")
         rows, columns, allocated = (self._short(tag, 0) for tag in (ROWS, COLUMNS, ALLOCATED))
         frames = self.values.get(FRAMES, b"1").decode("ascii", "replace").strip("\0 ") or "1"
         if not (frames.isascii() and frames.isdecimal() and len(frames) < 10):

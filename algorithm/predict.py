@@ -128,7 +128,7 @@ def predict(
             )
             if dicom_seg and segmenter.notices:
                 raise InputError(
-                    f"a DICOM Segmentation may end up in a patient's record, but of {members[0]} is to be said: "
+                    "a DICOM Segmentation may end up in a patient's record, but of this model's labels is to be said: "
                     f"{segmenter.notices[0]}; take another bundle, or leave out --dicom-seg"
                 )
             try:

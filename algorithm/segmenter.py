@@ -102,10 +102,7 @@ class Segmenter:
         self.description = members[0].description
         self.device = default_device() if device is None else device
         self._spare: list[Bundle] = []  # of a GPU's networks, for the CPU
-        # Each once, in the order of the members.
-        self.notices = list(
-            dict.fromkeys(one.description.notice for one in members if one.description.notice)
-        )
+        self.notices = list(dict.fromkeys(notice for one in members for notice in one.notices))
         members = self._copied_to_gpu(members)
         self.patches_at_once = patches_at_once
         self._at_once = patches_at_once  # falls where memory runs out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -266,7 +267,8 @@ class Trainer:
             return (float("nan"),) * len(meta.labels)
         description = describe_bundle(self.network, self.settings, meta, self.history)
         segmenter = Segmenter(
-            Bundle(self.network, description),
+            # A copy: layers that are wrong in bfloat16 are changed in place.
+            Bundle(copy.deepcopy(self.network), description),
             device=self.device,
             precision="bfloat16" if self.precision == torch.bfloat16 else "auto",
             engine="torch",

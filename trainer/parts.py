@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 
 import numpy as np
@@ -166,12 +167,18 @@ def describe_bundle(
         normalisation=meta.normalisation,
         provenance={
             "data_set": {"name": meta.dataset_name, "sha256": meta.dataset_hash},
+            "held_out": digest_of_cases(meta.validation_cases),
             "settings": settings.as_dict(),
             "epochs_done": len(history.rows),
             "scores": {name: value for name, value in history.last.items() if not math.isnan(value)},
             "versions": versions(),
         },
     )
+
+
+def digest_of_cases(names: Sequence[str]) -> str:
+    """Return a hash of case names, which tells whether two trainings held out the same without naming anybody."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:

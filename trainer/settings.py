@@ -130,7 +130,11 @@ class TrainSettings:
             "context_blocks": (
                 len(self.context_blocks) <= self.depth
                 and all(1 <= blocks <= MOST_BLOCKS for blocks in self.context_blocks),
-                f"at most 'depth' numbers from 1 to {MOST_BLOCKS}",
+                f"1 to {self.depth} numbers from 1 to {MOST_BLOCKS}, a level each",
+            ),
+            "dice_of": (
+                self.dice_of == "batch" or self.loss.startswith("dice"),
+                'batch with a loss without Dice, such as "weighted_ce"',
             ),
             "learning_rate": (0 < self.learning_rate <= 1, "in (0, 1]"),
             "weight_decay": (0 <= self.weight_decay <= 1, "in [0, 1]"),

@@ -19,7 +19,7 @@ from trainer.distributed import joined
 from trainer.history import Row
 from trainer.loop import Trainer
 from trainer.patches import PatchFile
-from trainer.settings import TrainSettings
+from trainer.settings import TrainSettings, merged
 from trainer.start import Start, read_start
 
 log = logging.getLogger(__name__)
@@ -165,6 +165,8 @@ def _claim(
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise InputError(f"{file} is not valid JSON; remove the folder or choose another --out") from None
     wanted = json.loads(claim)
+    if isinstance(found, dict):  # a setting that is newer than the run had its default then
+        found = merged(json.loads(json.dumps(TrainSettings().as_dict())), found)
     different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     changed = [name for name in different if name not in MAY_CHANGE]
     if changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -63,7 +64,7 @@ class Tuned:
         temperature: the choice.
         loss: mean cross entropy of a voxel at that temperature.
         loss_before: at a temperature of 1.
-        calls, calls_before: lesions with it and without; None where the choice was not made by them.
+        calls, calls_before: lesions with it and without; None where no case has one.
 
     """
 
@@ -140,12 +141,14 @@ def tune(
             in vain, the one that misses the fewest is taken, and of these the one with the largest Dice.
 
     Raises:
-        InputError: volumes are missing, or were prepared in another way; or lesions are to be counted where the bundle
-            has no label for them, or no setting calls so few in vain.
+        InputError: volumes are missing, or were prepared in another way; or misses are to come first where the bundle
+            has no label for lesions, no case has one, or no setting calls so few in vain.
 
     """
     description = bundle.description
     classes = len(description.labels)
+    if most_false_positives is not None and not 0 <= most_false_positives < math.inf:
+        raise InputError(f"--most-false-positives must be a number from 0 on, got {most_false_positives:g}")
     if most_false_positives is not None and classes <= LESION:
         raise InputError(
             f"misses can come first where there are lesions, label {LESION}, but the bundle has the labels "
@@ -163,14 +166,20 @@ def tune(
         log.info(
             "%s: Dice %s before", name, _said(description.labels, _dice(cases[-1], Postprocessing(), classes))
         )
-    calls = calls_before = None
     before = _scores(cases, [Postprocessing()], classes)[0]
+    calls_before = _calls(cases, Postprocessing()) if classes > LESION else None
+    # What no case has says nothing about lesions: neither their weight nor what is too small is then chosen by it.
+    lesions = calls_before is not None and calls_before.lesions > 0
     if most_false_positives is None:
-        chosen, dice = _by_dice(cases, before, classes)
-    else:
-        chosen, calls = _by_misses(cases, most_false_positives, classes)
-        calls_before = _calls(cases, Postprocessing())
+        chosen, dice = _by_dice(cases, before, classes, lesions=lesions)
+    elif lesions:
+        chosen = _by_misses(cases, most_false_positives, classes)
         dice = _scores(cases, [chosen], classes)[0]
+    else:
+        raise InputError(
+            f"misses can come first where there are lesions, but none of the {len(cases)} validation cases of {work} "
+            "has one; leave out --most-false-positives"
+        )
     loss = np.mean(losses, axis=0)
     coolest = int(loss.argmin())
     _warn(bundle, len(cases), chosen, coolest)
@@ -182,20 +191,21 @@ def tune(
         temperature=round(float(TEMPERATURES[coolest]), 3),
         loss=float(loss[coolest]),
         loss_before=float(np.interp(0.0, np.log(TEMPERATURES), loss)),
-        calls=calls,
-        calls_before=calls_before,
+        calls=_calls(cases, chosen) if lesions else None,
+        calls_before=calls_before if lesions else None,
     )
 
 
 def _by_dice(
-    cases: Sequence[_Case], before: NDArray[np.float64], classes: int
+    cases: Sequence[_Case], before: NDArray[np.float64], classes: int, *, lesions: bool
 ) -> tuple[Postprocessing, NDArray[np.float64]]:
     """Return the weight of the lesion with the largest mean Dice, then the components, and the Dice of each label."""
     chosen, dice = Postprocessing(), before
     weights = [Postprocessing(lesion_weight=weight) for weight in LESION_WEIGHT]
-    if classes > LESION:
+    if lesions:
         chosen, dice = _better(cases, chosen, dice, weights, classes)
-    return _better(cases, chosen, dice, candidates(classes, chosen.lesion_weight), classes)
+    tried = candidates(classes if lesions else LESION, chosen.lesion_weight)
+    return _better(cases, chosen, dice, tried, classes)
 
 
 def _better(
@@ -215,10 +225,8 @@ def _better(
     return (tried[best], scores[best]) if gains else (chosen, dice)
 
 
-def _by_misses(
-    cases: Sequence[_Case], most_false_positives: float, classes: int
-) -> tuple[Postprocessing, Calls]:
-    """Return the weight and the smallest lesion with the fewest misses at so many false positives a scan, and these."""
+def _by_misses(cases: Sequence[_Case], most_false_positives: float, classes: int) -> Postprocessing:
+    """Return the weight and the smallest lesion with the fewest misses at so many false positives a scan."""
     tried = [
         Postprocessing(smallest_lesion_ml=smallest, lesion_weight=weight)
         for weight in LESION_WEIGHT
@@ -235,7 +243,7 @@ def _by_misses(
     fewest_missed = min(calls.missed for _, calls in allowed)
     best = [pair for pair in allowed if pair[1].missed == fewest_missed]
     dice = _mean(_scores(cases, [one for one, _ in best], classes).T)
-    return best[int(np.nanargmax(dice)) if np.isfinite(dice).any() else 0]
+    return best[int(np.nanargmax(dice)) if np.isfinite(dice).any() else 0][0]
 
 
 def _calls(cases: Sequence[_Case], postprocessing: Postprocessing) -> Calls:
@@ -257,13 +265,11 @@ def _warn(bundle: Bundle, cases: int, chosen: Postprocessing, temperature: int) 
             "the temperature is at the end of what was tried, %g to %g: the probabilities may need more",
             *(TEMPERATURES[0], TEMPERATURES[-1]),
         )
-    for name, tried in (
-        ("lesion_within_mm", LESION_WITHIN_MM),
-        ("smallest_lesion_ml", SMALLEST_LESION_ML),
-        ("lesion_weight", LESION_WEIGHT),
-    ):
+    for name, tried in (("lesion_within_mm", LESION_WITHIN_MM), ("smallest_lesion_ml", SMALLEST_LESION_ML)):
         if getattr(chosen, name) == tried[-1]:
             log.warning("%s %g is the largest that was tried: a larger one may score higher", name, tried[-1])
+    if chosen.lesion_weight in (min(LESION_WEIGHT), max(LESION_WEIGHT)):
+        log.warning("lesion_weight %g is at the end of what was tried", chosen.lesion_weight)
     if bundle.coarse:
         log.info("the validation cases were segmented whole: the bundle's coarse pass was not used")
 

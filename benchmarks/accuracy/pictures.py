@@ -94,6 +94,7 @@ def draw(root: Path, run: Path, out: Path) -> list[Path]:
     for name, hit in (("hits", True), ("misses", False)):
         chosen = spread([one for one in found if one is not None and one.found == hit])
         if not chosen:
+            (out / f"accuracy-{name}.png").unlink(missing_ok=True)
             continue
         rows = [
             OverlayRow.read(

@@ -189,6 +189,7 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
         machine=describe_machine(device, ()),
         threads=threads(),
         versions=versions(PACKAGES),
+        shared=Budget.read(run.budget).shared,
         set={subset: frozen.subset_digest(subset) for subset in frozen.cases},
     )
     for phase in phases:
@@ -238,7 +239,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--subsets",
         nargs="+",
         choices=PHASES[1:],
-        default=PHASES[1:],
         metavar="SUBSET",
         help="cases that are predicted: validation, test (both; no test cases in an ablation)",
     )
@@ -251,6 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             smoke()
             return 0
         ablation = args.budget == ABLATION
+        if not ablation and (variants := sorted(VARIANTS.keys() & set(args.systems or ()))):
+            raise InputError(f"{variants[0]} is part of the ablation: give --budget {ABLATION}")
+        if ablation and "test" in (args.subsets or ()):
+            raise InputError(
+                "test cases are for what was chosen, and an ablation is for choosing: leave out test"
+            )
         systems = args.systems or (tuple(VARIANTS) if ablation else DEFAULT_SYSTEMS)
         runs = [Run(args.root, args.budget, args.equal, system, device, args.trial) for system in systems]
         if args.phase:
@@ -260,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make(frozen, args.root)
         for run in runs:
             refuse_leaks(frozen, Places(args.root))
-            subsets = [one for one in args.subsets if not (ablation and one == "test")]
+            subsets = args.subsets or (PHASES[1:2] if ablation else PHASES[1:])
             run_system(run, frozen, PHASES[:1] if args.trial else ("train", *subsets))
     except InputError as error:
         sys.stderr.write(f"accuracy: {error}\n")

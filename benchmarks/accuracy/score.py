@@ -24,12 +24,11 @@ import numpy as np
 
 from algorithm.errors import InputError
 from algorithm.files import replacing
-from algorithm.images import case_name
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
 from benchmarks.accuracy.run import ABLATION, PEERS, PREDICTIONS, REFERENCE, Equal
-from benchmarks.accuracy.task import LABELS, LESION, name_of
+from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
@@ -191,14 +190,29 @@ def respond_to(pair: Pair) -> Response:
     return respond(pair.case, pair.reference, map_path(pair.prediction, TUMOUR), LESION)
 
 
-def find_scored(root: Path, budget: str, reference: Path, subset: Subset, kept: Path) -> list[Scored]:
+def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[Scored]:
+    """Return the scores of earlier runs of the same budget and the same cases, and say which are of others."""
+    if not kept.is_file():
+        return []
+    scored = []
+    for told in json.loads(kept.read_text())["systems"]:
+        record = told["record"]
+        alike = record.get("shared") == budget.shared and record.get("set", {}).get(subset) == digest
+        if alike:
+            scored.append(Scored.from_json(told))
+        else:
+            sys.stderr.write(
+                f"{kept}: {told['system']} is of another budget or other cases, and is left out\n"
+            )
+    return scored
+
+
+def find_scored(
+    root: Path, budget: str, frozen: FrozenSet, reference: Path, subset: Subset, kept: Path
+) -> list[Scored]:
     """Score every run of a budget, peers first; runs that are in the file `kept` and no longer in `root` stay."""
-    found: dict[tuple[Equal, str], Scored] = {}
-    if kept.is_file():
-        for told in json.loads(kept.read_text())["systems"]:
-            earlier = Scored.from_json(told)
-            if set(earlier.cases) == {case_name(path) for path in reference.glob("*.nii.gz")}:
-                found[earlier.equal, earlier.system] = earlier
+    earlier = read_kept(kept, Budget.read(budget), frozen.subset_digest(subset), subset)
+    found = {(one.equal, one.system): one for one in earlier}
     for equal in get_args(Equal):
         for folder in (root / "runs" / budget / equal).glob("*"):
             scored = read_scored(
@@ -328,7 +342,7 @@ def score(
         else places.labels(subset)
     )
     kept = (out or root / "scores") / f"{budget}-{subset}.json"
-    scored = find_scored(root, budget, reference, subset, kept)
+    scored = find_scored(root, budget, frozen, reference, subset, kept)
     differences = [beside(*pair) for pair in pairs_of(scored, budget, name_of(ours))]
     record = scored[0].record
     about = (

@@ -51,6 +51,15 @@ class Budget:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     grids: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What all systems have alike, as JSON; scores of runs that had other things do not compare."""
+        return {
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "spacing_zyx_mm": list(self.spacing_zyx_mm),
+        }
+
     @classmethod
     def read(cls, name: str) -> Budget:
         path = BUDGETS / f"{name}.toml"

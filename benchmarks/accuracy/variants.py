@@ -63,7 +63,9 @@ VARIANTS: Mapping[str, Variant] = {
     "best-one-scale": Variant("no deep supervision", {"deep_supervision": False}),
     "best-no-ema": Variant("the weights themselves, no moving average", {"ema": None}),
     "best-organ-sampling": Variant("patches by organ alone, not by tumour", {"label_shares": [0.0, 0.7]}),
-    "best-tumour-sampling": Variant("twice as many patches by tumour", {"label_shares": [0.0, 0.15, 0.7]}),
+    "best-tumour-sampling": Variant(
+        "patches by tumour alone, not by organ", {"label_shares": [0.0, 0.0, 0.7]}
+    ),
     "best-plain-encoder": Variant("one residual block a level, as the paper", {"context_blocks": [1]}),
     "best-large-patch": Variant("160 x 200 mm in the plane instead of 120", {}, (32, 64, 80)),
     "best-no-dropout": Variant("no dropout", {"dropout": 0.0}),

@@ -117,7 +117,7 @@ def test_a_missing_key_is_named(folder: Path, key: str) -> None:
             "'patch_shape_zyx' must have one size >= 8",
         ),
         ({"orientation": "RAS"}, "'orientation' must be 'LPS'"),
-        ({"format_version": 3}, "format version 3, this software reads 1 and 2"),
+        ({"format_version": 4}, "format version 4, this software reads 1 to 3"),
         ({"format_version": True}, "'format_version' must be"),
         ({"network": {"in_channels": 1}}, "'network' does not describe a U-Net"),
         ({"network": {**random_bundle().description.network, "depth": 4}}, "lacks the tensor"),

@@ -83,7 +83,8 @@ def test_what_it_segments_becomes_no_dicom(phantom: Path, tmp_path: Path) -> Non
     pytest.importorskip("highdicom")
     write_series(tmp_path / "series", np.zeros((5, 16, 20), np.uint16))
     with pytest.raises(
-        InputError, match=f"may end up in a patient's record, but of .* is to be said: {NOTICE}"
+        InputError,
+        match=f"may end up in a patient's record, but of this model's labels is to be said: {NOTICE}",
     ):
         predict(tmp_path / "series", phantom, tmp_path / "out", dicom_seg=True)
     assert not list((tmp_path / "out").glob("*.dcm"))

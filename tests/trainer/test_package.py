@@ -14,6 +14,7 @@ import torch
 
 from algorithm.bundle import read_bundle, write_bundle
 from algorithm.locate import CoarseToFine
+from algorithm.segmenter import Segmenter
 from tests.bundles import coarse_to_fine_bundle, random_bundle, write_random_bundle
 from trainer import onnx_export
 from trainer.cli import main
@@ -58,7 +59,29 @@ def test_a_notice_of_two_lines_is_refused(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, bundle, "--notice", "two\nlines", "--out", tmp_path / "out")
-    assert said == "decathlon package: --notice must be at most 300 characters on one line"
+    assert said == "decathlon package: --notice must be 1 to 300 characters on one line"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_notice_cannot_be_taken_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noticed = write_random_bundle(tmp_path / "noticed", notice="Synthetic.")
+    assert json.loads((noticed / "model.json").read_text())["format_version"] == 3
+    said = refusal(capsys, noticed, "--notice", "Fine.", "--out", tmp_path / "out")
+    assert said.endswith("has a notice, which stays with it (Synthetic.); leave out --notice")
+    plain = write_random_bundle(tmp_path / "plain", spacing_zyx_mm=(2.5, 1.0, 1.0))
+    assert package(plain, "--coarse", noticed, "--out", tmp_path / "both") == 0
+    assert Segmenter(read_bundle(tmp_path / "both")).notices == ["Synthetic."]
+
+
+def test_weights_that_float16_cannot_hold_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = random_bundle()
+    with torch.no_grad():
+        next(large.network.parameters()).fill_(1e6)
+    write_bundle(tmp_path / "large", large)
+    said = refusal(capsys, tmp_path / "large", "--float16", "--out", tmp_path / "out")
+    assert "a weight is not finite in torch.float16, so no bundle is written" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,9 @@ from algorithm.locate import CoarseToFine
 from algorithm.postprocessing import Postprocessing
 from algorithm.segmenter import Segmenter
 from tests.bundles import random_bundle
+from trainer import tune as tune_module
 from trainer.cli import main
+from trainer.parts import digest_of_cases
 from trainer.patches import PatchFile
 from trainer.tune import LESION_WEIGHT, TEMPERATURES, _segment, candidates, tune
 from trainer.volume_batches import open_volumes
@@ -116,16 +119,68 @@ def test_a_weight_that_finds_the_lesions_is_worth_having(work: Path) -> None:
     assert tuned.postprocessing.lesion_weight == 4.0
     assert tuned.dice_before[1] == 0.0
     assert tuned.dice[1] == 1.0
-    assert tuned.calls is None
-
-
-def test_misses_come_first_where_few_false_positives_are_allowed(work: Path) -> None:
-    tuned = tune(bundle(), work, Says(work, unsure), most_false_positives=0.0)
-    assert tuned.postprocessing == Postprocessing(lesion_weight=4.0)
     assert tuned.calls is not None
     assert tuned.calls_before is not None
     assert (tuned.calls.missed, tuned.calls.false_positives_per_scan) == (0, 0.0)
     assert tuned.calls_before.missed == tuned.calls_before.lesions == tuned.calls.lesions > 0
+
+
+def with_a_large_tumour(reference: Labels) -> Labels:
+    """Return a reference with a second tumour, which has twenty times the voxels of the first."""
+    labels = reference.copy()
+    assert not labels[-6:, -14:, -12:].any()
+    labels[-6:, -14:, -12:] = 2
+    return labels
+
+
+def doubtful(reference: Labels) -> NDArray[np.float32]:
+    """See the small tumour at 0.3, and so much beside the large one: what finds the one makes the other too large."""
+    maps = certain(with_a_large_tumour(np.minimum(reference, np.uint8(1))))
+    beside = np.zeros(reference.shape, bool)
+    beside[-6:, -14:, -24:-12] = True
+    for place, shares in ((reference == 2, (0.1, 0.6, 0.3)), (beside, (0.6, 0.1, 0.3))):
+        maps[:, place] = np.array(shares, np.float32)[:, np.newaxis]
+    return maps
+
+
+@pytest.mark.parametrize(("most", "weight", "missed"), [(None, 1.0, 1), (5.0, 4.0, 0)])
+def test_misses_come_first_even_at_a_price_in_dice(
+    work: Path, monkeypatch: pytest.MonkeyPatch, most: float | None, weight: float, missed: int
+) -> None:
+    opened = open_volumes
+
+    def with_two(folder: Path, names: Sequence[str]) -> list[tuple[NDArray[np.int16], Labels]]:
+        return [(image, with_a_large_tumour(label)) for image, label in opened(folder, names)]
+
+    segmenter = Says(work, doubtful)
+    monkeypatch.setattr(tune_module, "open_volumes", with_two)
+    tuned = tune(bundle(), work, segmenter, most_false_positives=most)
+    assert tuned.calls is not None
+    assert tuned.postprocessing.lesion_weight == weight
+    assert (tuned.calls.lesions, tuned.calls.missed) == (2, missed)
+    assert (tuned.dice[1] < tuned.dice_before[1]) == (most is not None)
+
+
+@pytest.mark.parametrize("most", [-1.0, float("nan"), float("inf")])
+def test_a_number_that_is_none_is_refused_before_anything_is_segmented(work: Path, most: float) -> None:
+    segmenter = Says(work, certain)
+    with pytest.raises(InputError, match="--most-false-positives must be a number from 0 on, got"):
+        tune(bundle(), work, segmenter, most_false_positives=most)
+    assert len(list(segmenter.references)) == 1
+
+
+def test_cases_without_lesions_say_nothing_about_them(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_volumes
+
+    def without(folder: Path, names: Sequence[str]) -> list[tuple[NDArray[np.int16], Labels]]:
+        return [(image, np.minimum(label, np.uint8(1))) for image, label in opened(folder, names)]
+
+    monkeypatch.setattr(tune_module, "open_volumes", without)
+    tuned = tune(bundle(), work, Says(work, certain))  # calls a tumour where the organ is
+    assert (tuned.postprocessing.lesion_weight, tuned.postprocessing.smallest_lesion_ml) == (1.0, 0.0)
+    assert tuned.calls is None
+    with pytest.raises(InputError, match=r"none of the 1 validation cases of .* has one"):
+        tune(bundle(), work, Says(work, certain), most_false_positives=1.0)
 
 
 def test_more_false_positives_than_are_allowed_are_refused_with_their_number(work: Path) -> None:
@@ -166,6 +221,9 @@ def test_the_verb_writes_another_bundle(
     assert main([*command, str(tmp_path / "tuned")]) == 0
     said = capsys.readouterr().out
     assert "mean Dice of pancreas over 1 cases: " in said
+    assert re.search(
+        r"^lesions: \d of \d missed at [\d.]+ false ones a scan -> \d of \d missed at", said, re.M
+    )
     assert "postprocessing: " in said
     tuned = read_bundle(tmp_path / "tuned")
     assert f"temperature {tuned.description.temperature:g}: " in said
@@ -199,7 +257,9 @@ def test_what_is_written_is_json_without_nan(work: Path, tmp_path: Path) -> None
     )
 
 
-def test_the_cases_that_were_held_out_are_predicted_alone(work: Path, tmp_path: Path) -> None:
+def test_the_cases_that_were_held_out_are_predicted_alone(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model, out = tmp_path / "bundle", tmp_path / "pred"
     write_bundle(model, bundle())
     images = tmp_path / "Task07_Pancreas" / "imagesTr"
@@ -209,3 +269,8 @@ def test_the_cases_that_were_held_out_are_predicted_alone(work: Path, tmp_path: 
         held_out = patches.meta.validation_cases
     assert [path.name.removesuffix(".nii.gz") for path in out.glob("*.nii.gz")] == list(held_out)
     assert len(list(images.glob("*.nii.gz"))) == 3
+    provenance = {"held_out": digest_of_cases(["another"])}
+    write_bundle(model, bundle(provenance=provenance))
+    assert main([*command, "--out", str(tmp_path / "other")]) == 1
+    assert "has other validation cases than the model was trained without" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

@@ -85,8 +85,12 @@ def run(args: argparse.Namespace) -> None:
         settings = CoarseToFine(**given)
         bundle = with_coarse_pass(bundle, read_bundle(args.coarse), settings)
     if args.notice is not None:
-        if len(args.notice) > LONGEST_NOTICE or not args.notice.isprintable():
-            raise InputError(f"--notice must be at most {LONGEST_NOTICE} characters on one line")
+        if not 0 < len(args.notice) <= LONGEST_NOTICE or not args.notice.isprintable():
+            raise InputError(f"--notice must be 1 to {LONGEST_NOTICE} characters on one line")
+        if bundle.description.notice:
+            raise InputError(
+                f"{args.bundle} has a notice, which stays with it ({bundle.description.notice}); leave out --notice"
+            )
         description = dataclasses.replace(bundle.description, notice=args.notice)
         bundle = dataclasses.replace(bundle, description=description)
     dtype = torch.float16 if args.float16 else torch.float32

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from algorithm.errors import printable
-from algorithm.shipped import PHANTOM
+from algorithm.errors import InputError, printable
 from trainer.cli import positive
 
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         type=Path,
         nargs="+",
-        default=[Path(PHANTOM)],
+        required=True,
         metavar="BUNDLE",
-        help="model bundle: a folder or a tarball; of several the probabilities are averaged (default: phantom, which "
-        "comes with the software and was trained on synthetic scans: for a first try, not for patients)",
+        help="model bundle: a folder or a tarball; of several the probabilities are averaged; phantom is one that "
+        "comes with the software and was trained on synthetic scans: for a first try, not for patients",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="PRED", help="folder for the label maps")
     parser.add_argument(
@@ -73,14 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     from algorithm.predict import predict
-    from trainer.patches import PatchFile
-    from trainer.prepare import FILES
     from trainer.train import choose_device
 
-    cases = None
-    if args.held_out is not None:
-        with PatchFile(args.held_out / FILES["validation"]) as patches:
-            cases = patches.meta.validation_cases
+    cases = None if args.held_out is None else _held_out(args.held_out, args.model)
     written = predict(
         args.source,
         args.model,
@@ -95,3 +90,21 @@ def run(args: argparse.Namespace) -> None:
     )
     for path in written:
         sys.stdout.write(f"{printable(str(path))}\n")
+
+
+def _held_out(work: Path, models: Sequence[Path]) -> tuple[str, ...]:
+    """Return the validation cases of a folder; InputError where a bundle says that it held out others."""
+    from algorithm.bundle import read_bundles
+    from trainer.parts import digest_of_cases
+    from trainer.patches import PatchFile
+    from trainer.prepare import FILES
+
+    with PatchFile(work / FILES["validation"]) as patches:
+        cases = patches.meta.validation_cases
+    for bundle in read_bundles(models):
+        if bundle.description.provenance.get("held_out", digest_of_cases(cases)) != digest_of_cases(cases):
+            raise InputError(
+                f"--held-out {work} has other validation cases than the model was trained without, so it may have seen "
+                "them; give the WORK that it was trained on"
+            )
+    return cases

@@ -15,7 +15,7 @@ from typing import Any
 
 from algorithm.errors import InputError
 from algorithm.intensities import NORMALISATIONS, STORED_RANGE
-from algorithm.network import unmet_by
+from algorithm.network import DEPTH, unmet_by
 from trainer.adapt import is_ct
 from trainer.dataset import Dataset
 from trainer.patchfile import PatchMeta
@@ -88,7 +88,8 @@ def run(args: argparse.Namespace) -> None:
     """Prepare, and say on stdout what came out."""
     if args.threads is not None and args.threads < 1:
         raise InputError(f"--threads must be at least 1, got {args.threads}")
-    preset = read_preset(args.preset).prepare
+    whole = read_preset(args.preset)
+    preset, depth = whole.prepare, whole.train.get("depth", DEPTH)
     dataset = Dataset.read(args.dataset)
     names = [case.name for case in dataset.training]
     if args.fold is not None and args.split is not None:
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
             f"the channels of {args.dataset} are {', '.join(dataset.channels)} and no CT, so a window in HU does "
             "not suit them: give --preset any, or --normalisation zscore"
         )
-    if required := unmet_by(settings.patch_shape_zyx):
+    if required := unmet_by(settings.patch_shape_zyx, depth if isinstance(depth, int) else DEPTH):
         raise InputError(f"the network needs patches with {required}, got {settings.patch_shape_zyx}")
     training, validation = prepare(dataset, args.out, settings, split, threads=args.threads)
     for meta in (training, validation):
