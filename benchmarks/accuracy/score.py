@@ -197,7 +197,7 @@ def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[S
     scored = []
     for told in json.loads(kept.read_text())["systems"]:
         record = told["record"]
-        alike = record.get("shared") == budget.shared and record.get("set", {}).get(subset) == digest
+        alike = record.get("shared") == budget.shared and (record.get("set") or {}).get(subset) == digest
         if alike:
             scored.append(Scored.from_json(told))
         else:

@@ -26,7 +26,7 @@ from benchmarks.accuracy.froc import (
 )
 from benchmarks.accuracy.frozen import FrozenSet
 from benchmarks.accuracy.score import main, score
-from benchmarks.accuracy.task import LABELS
+from benchmarks.accuracy.task import LABELS, Budget
 from trainer.overlay import OverlayRow
 
 GRID = Geometry((12, 40, 40), (2.5, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -136,6 +136,8 @@ def root(tmp_path: Path) -> Path:
             "versions": {"torch": "2"},
             "train": {"steps": 100, "seconds": 60.0, "memory_mib": 1024.0},
             "validation": {"seconds": 1.0},
+            "set": {"validation": FrozenSet.read().subset_digest("validation")},
+            "shared": Budget.read("cpu").shared,
         }
         (tmp_path / "runs" / "cpu" / "steps" / system / "record.json").write_text(json.dumps(record))
     return tmp_path
@@ -171,10 +173,23 @@ def test_scores_stay_when_the_predictions_are_gone(root: Path) -> None:
     first = scored(root)
     shutil.rmtree(root / "runs" / "cpu" / "steps" / "nnunet")
     assert scored(root) == first
-    (root / "validation" / "labels" / "pancreas_003.nii.gz").unlink()
-    (root / "runs" / "cpu" / "steps" / "best" / "predictions" / "validation" / "pancreas_003.nii.gz").unlink()
-    _, of_other_cases = scored(root)
-    assert [one["system"] for one in of_other_cases["systems"]] == ["best"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"shared": {"steps": 4000}}, {"set": {"validation": "another"}}, {"set": None}], ids=str
+)
+def test_scores_of_another_budget_or_of_other_cases_do_not_stay(
+    root: Path, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(root)
+    shutil.rmtree(root / "runs" / "cpu" / "steps" / "nnunet")
+    kept = root / "out" / "cpu-validation.json"
+    content = json.loads(kept.read_text())
+    content["systems"][0]["record"].update(changes)
+    kept.write_text(json.dumps(content))
+    _, left = scored(root)
+    assert [one["system"] for one in left["systems"]] == ["best"]
+    assert "nnunet is of another budget or other cases, and is left out" in capsys.readouterr().err
 
 
 def test_pictures_show_what_was_found_and_what_was_missed(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ import torch
 
 from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
+from algorithm.geometry import Geometry
 from algorithm.lock import alone_in
 from algorithm.segmenter import Segmenter
 from tests.trainer.conftest import MakeTask
@@ -28,7 +31,7 @@ from trainer import checkpoint
 from trainer.average import MovingAverage
 from trainer.cli import main
 from trainer.history import EpochScores, History
-from trainer.loop import step_seed
+from trainer.loop import Trainer, step_seed
 from trainer.losses import WeightedCrossEntropy
 from trainer.parts import class_weights
 from trainer.patches import PatchFile
@@ -56,6 +59,70 @@ def test_a_training_leaves_a_bundle_that_segments(work: Path, tmp_path: Path) ->
     assert bundle.description.stitching.overlap_zyx == (8, 8, 16)
     assert bundle.description.provenance["settings"]["class_weights"] == [1.0, 10.0, 50.0]
     assert Segmenter(bundle).description.patch_shape_zyx == (16, 16, 32)
+
+
+def test_a_network_of_another_depth_with_more_blocks_is_trained_and_segments(
+    work: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1, depth=3, context_blocks=[1, 2])) == 0
+    bundle = read_bundle(run / "bundle")
+    assert bundle.description.network["depth"] == 3
+    assert [len(block.more) for block in bundle.network.context] == [0, 1, 1]
+    volume = np.random.default_rng(0).integers(-200, 300, (20, 40, 44)).astype(np.int16)
+    grid = Geometry(volume.shape, (2.5, 0.8, 0.8), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert Segmenter(bundle).labels(volume, grid).shape == volume.shape
+
+
+def test_patches_must_suit_the_depth(work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(work, tmp_path / "run", depth=6)) == 1
+    assert "the network needs sizes that 32 divides" in capsys.readouterr().err
+    assert main(arguments(work, tmp_path / "run", depth=2, context_blocks=[1, 1, 1])) == 1
+    assert "'context_blocks' must be 1 to 2 numbers from 1 to 16" in capsys.readouterr().err
+
+
+def test_a_training_of_before_a_setting_was_there_continues(work: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1)) == 0
+    file = run / "settings.json"
+    settings = json.loads(file.read_text())
+    for name in ("depth", "context_blocks", "dice_of"):
+        del settings[name]
+    file.write_text(json.dumps(settings))
+    assert main(arguments(work, run, epochs=2)) == 0
+    assert len(rows(run)) == 2
+
+
+def test_dice_of_patches_is_what_is_trained_with(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = ["loss=dice_ce", "class_weights=equal"]
+    losses = {}
+    for name in ("batch", "patch"):
+        run = tmp_path / name
+        assert main([*arguments(work, run, epochs=1), *plain, f"dice_of={name}"]) == 0
+        losses[name] = float(rows(run)[0]["val_loss"])
+    assert losses["batch"] != losses["patch"]
+    assert main([*arguments(work, tmp_path / "run", dice_of="patch")]) == 1
+    assert "'dice_of' must be batch with a loss without Dice" in capsys.readouterr().err
+
+
+def test_whole_volumes_are_validated_on_a_copy_of_the_network(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 some of its layers are replaced by others."""
+    seen: list[tuple[bool, str]] = []
+
+    class Watched(Segmenter):
+        def __init__(self, bundle: Bundle, **options: Any) -> None:
+            trained = [one.network for one in gc.get_objects() if type(one) is Trainer]
+            seen.append((any(bundle.network is network for network in trained), options["precision"]))
+            super().__init__(bundle, **options)
+
+    monkeypatch.setattr("trainer.loop.Segmenter", Watched)
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=1, volume_epochs=1, precision="bfloat16")) == 0
+    assert seen == [(False, "bfloat16")]
 
 
 def test_the_best_bundle_is_of_the_best_epoch(work: Path, tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The ablation: every variant can be trained, differs from all others, and sees no test case."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.accuracy.run import main
+from benchmarks.accuracy.score import Scored, pairs_of
+from benchmarks.accuracy.task import Budget, Task
+from benchmarks.accuracy.variants import BASE, VARIANTS
+from trainer.presets import read_preset
+from trainer.settings import TrainSettings, merged
+
+
+def settings(name: str) -> TrainSettings:
+    budget = Budget.read("ablation")
+    changes = VARIANTS[name].system().settings(budget, budget.steps)
+    return TrainSettings.read(merged(read_preset("best").train, changes), name)
+
+
+def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
+    base = settings(BASE)
+    assert base.epochs * (base.epoch_patches or 0) == 2 * Budget.read("ablation").steps
+    for name, variant in VARIANTS.items():
+        own = settings(name)
+        assert (own.epochs, own.epoch_patches, own.seed) == (base.epochs, base.epoch_patches, base.seed)
+        changed = {key for key, value in own.as_dict().items() if value != base.as_dict()[key]}
+        assert changed == set(variant.changes)
+        assert name == BASE or changed or variant.patch_shape_zyx or variant.bundle_of in VARIANTS
+
+
+def test_a_variant_of_the_prediction_uses_the_bundle_of_another(tmp_path: Path) -> None:
+    task = Task(
+        tmp_path, tmp_path, tmp_path / "steps" / "best-mirrored" / "work", Budget.read("ablation"), 1, "cpu"
+    )
+    other = VARIANTS["best-mirrored"].bundle_of
+    assert other is not None
+    folder = VARIANTS["best-mirrored"].system().run_folder(task)
+    assert folder == tmp_path / "steps" / other / "work" / "run"
+
+
+def test_the_best_preset_is_mirrored_as_it_was_trained() -> None:
+    budget = Budget.read("ablation")
+    axes = {
+        name: VARIANTS[name].system().trained_mirrored(budget) for name in (BASE, "best-all-augmentation")
+    }
+    assert axes == {BASE: "", "best-all-augmentation": "zyx"}
+
+
+def test_each_variant_is_set_beside_the_base() -> None:
+    scored = [Scored(name, "steps", {}, {}) for name in ("best-no-ema", BASE, "best-top-k")]
+    pairs = pairs_of(scored, "ablation", "best")
+    assert [(one.system, its.system) for one, its in pairs] == [("best-no-ema", BASE), ("best-top-k", BASE)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--budget", "cpu", "--systems", "best-no-ema"], "best-no-ema is part of the ablation"),
+        (["--budget", "ablation", "--subsets", "test"], "an ablation is for choosing: leave out test"),
+    ],
+)
+def test_no_test_case_is_predicted_to_choose_by(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "root"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "root").exists()
+
+
+def test_what_is_said_of_the_large_patch_is_its_size() -> None:
+    shape, spacing = VARIANTS["best-large-patch"].patch_shape_zyx, Budget.read("ablation").spacing_zyx_mm
+    assert shape is not None
+    sides: list[Any] = [round(size * step) for size, step in zip(shape[1:], spacing[1:], strict=True)]
+    assert f"{sides[0]} x {sides[1]} mm" in VARIANTS["best-large-patch"].what
