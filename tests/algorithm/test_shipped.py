@@ -17,6 +17,8 @@ from algorithm.predict import predict
 from algorithm.shipped import located
 from tests.bundles import random_bundle, write_random_bundle
 from tests.dicoms import write_series
+from trainer.metrics import Overlap, confusion_matrix
+from trainer.phantom.case import as_stored, make_volume
 
 NOTICE = "Trained on synthetic scans: not for patients."
 
@@ -97,3 +99,23 @@ def test_a_notice_that_is_no_line_is_refused(tmp_path: Path, notice: object) -> 
     (folder / "model.json").write_text(json.dumps({**about, "notice": notice}))
     with pytest.raises(InputError, match="'notice' must be at most 300 characters on one line"):
         read_bundle(folder)
+
+
+def test_the_one_that_comes_with_the_software_is_small_loud_and_sees_a_phantom(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A regression of the weights, and that a wheel would hold them: they lie in the package."""
+    folder = Path(shipped.__file__).parent / "bundles" / "phantom"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10e6
+    bundle = read_bundle("phantom")
+    assert "synthetic" in bundle.description.notice
+    assert "not for patients" in bundle.description.notice
+    # A plain phantom, of an easier kind than those that it was trained on, and of another seed.
+    volume = make_volume(77, 1, "small")
+    labels = segment(as_stored(volume.image, volume), bundle)
+    reference = sitk.GetArrayFromImage(as_stored(volume.labels, volume))
+    confusion = confusion_matrix(reference, sitk.GetArrayFromImage(labels), 3)
+    dice = Overlap.of(confusion, (1, 2)).dice
+    assert dice is not None
+    assert dice > 0.6
+    assert bundle.description.notice in caplog.text

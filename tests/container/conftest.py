@@ -91,8 +91,8 @@ def new_job(tmp_path: Path) -> Callable[..., Job]:
     """Return a function that makes a job's folders."""
     made: list[Job] = []
 
-    def make(model: Path | None = None) -> Job:
-        made.append(Job(tmp_path / f"job-{len(made)}", model))
+    def make(model: Path | None = None, *, shipped: str | None = None) -> Job:
+        made.append(Job(tmp_path / f"job-{len(made)}", model, shipped))
         return made[-1]
 
     return make

@@ -117,15 +117,22 @@ class Engine:
         subprocess.run(command, check=True, timeout=BUILD_SECONDS, env=environment)
 
     def run(
-        self, image: str, mounted: Mapping[Path, str], *, user: str, command: tuple[str, ...] = ()
+        self,
+        image: str,
+        mounted: Mapping[Path, str],
+        *,
+        user: str,
+        command: tuple[str, ...] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> Finished:
         """Run a job under every restriction; `mounted` is "path in the container:ro" by path here.
 
-        With `command`, that replaces the entry point.
+        With `command`, that replaces the entry point. `variables` are of its environment.
         """
         name = f"decathlon-unet-test-{uuid.uuid4().hex[:12]}"
         options = [f"--name={name}", f"--user={user}", *RESTRICTIONS, *_ulimits(processes=1024)]
         options += [f"--volume={here}:{there}" for here, there in mounted.items()]
+        options += [f"--env={name}={value}" for name, value in (variables or {}).items()]
         options += [f"--entrypoint={command[0]}"] if command else []
         options += ["--userns=keep-id"] if self.is_podman and os.geteuid() != 0 else []
         process = [*self._global(), "run", *options, image, *command[1:]]

@@ -19,10 +19,14 @@ from tests.container.engine import REPOSITORY, Engine, Finished, timed
 
 @dataclass(frozen=True)
 class Job:
-    """The folders that a job is given; without `model` it has only what the image holds."""
+    """The folders that a job is given; without `model` it has only what the image holds.
+
+    `shipped` is the name of a model that comes with the software, and is asked for.
+    """
 
     folder: Path
     model: Path | None = None
+    shipped: str | None = None
     input: Path = field(init=False)
     output: Path = field(init=False)
 
@@ -68,7 +72,8 @@ class InImage:
         user = 10_000 + secrets.randbelow(50_000) if os.geteuid() == 0 else os.geteuid()
         mounted = {job.input: "/input:ro", job.output: "/output"}
         mounted |= {job.model: "/opt/ml/model:ro"} if job.model else {}
-        return self.engine.run(self.image, mounted, user=f"{user}:{user}")
+        variables = {"DECATHLON_MODEL": job.shipped} if job.shipped else {}
+        return self.engine.run(self.image, mounted, user=f"{user}:{user}", variables=variables)
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class OnHost:
         """Run with the platform's folders given by environment variables."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DECATHLON_")}
         environment |= {"DECATHLON_INPUT": str(job.input), "DECATHLON_OUTPUT": str(job.output)}
-        environment["DECATHLON_MODEL"] = str(job.model or job.folder / "no-model")
+        environment["DECATHLON_MODEL"] = str(job.shipped or job.model or job.folder / "no-model")
         folder = REPOSITORY
         if self.site:
             environment |= {"PYTHONPATH": str(self.site), "PYTHONSAFEPATH": "1"}

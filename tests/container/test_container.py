@@ -19,8 +19,9 @@ import SimpleITK as sitk
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from algorithm.bundle import FILES, write_bundle
+from algorithm.bundle import FILES, read_bundle, write_bundle
 from algorithm.geometry import Geometry
+from algorithm.shipped import PHANTOM
 from tests.bundles import coarse_to_fine_bundle, write_random_bundle
 from tests.container.base_image import base_of
 from tests.container.conftest import readable
@@ -253,6 +254,19 @@ def test_no_weights_are_refused(runner: Runner, new_job: NewJob, real_data: Path
     job = new_job()
     job.add(sitk.ReadImage(str(real_data / SCANS[0])), LAYOUTS[0])
     assert_refused(runner.run(job), job, "no model")
+
+
+def test_a_first_try_needs_no_weights_and_says_that_it_is_one(
+    runner: Runner, new_job: NewJob, phantom: Path
+) -> None:
+    job = new_job(shipped=PHANTOM)
+    job.add(sitk.ReadImage(str(phantom)), LAYOUTS[0])
+    done = finished_well(runner.run(job))
+    notice = read_bundle(PHANTOM).description.notice
+    assert notice in done.stderr
+    (result,) = json.loads((job.output / "results.json").read_text())
+    assert result["notices"] == [notice]
+    assert (voxels(job.results()[0])[0] == 1).any(), "no pancreas in a phantom"
 
 
 def test_image_is_what_the_platform_takes(engine: Engine | None, image: str) -> None:
