@@ -89,6 +89,8 @@ bench-accuracy: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best
 	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget cpu
+	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget ablation
+	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget ablation
 
 # The weights that come with the software, from the frozen phantoms: about an hour on one core.
 PHANTOM_RUN = build/accuracy/runs/cpu/steps/best/work
