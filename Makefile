@@ -96,8 +96,11 @@ bench-accuracy: $(VENV)/bench.stamp
 PHANTOM_RUN = build/accuracy/runs/cpu/steps/best/work
 phantom-bundle: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --systems best --subsets validation
-	$(BIN)/decathlon tune $(PHANTOM_RUN)/run/bundle --work $(PHANTOM_RUN)/prepared --out build/phantom
-	$(BIN)/decathlon package build/phantom --float16 --out algorithm/bundles/phantom \
+	$(BIN)/decathlon phantom build/phantom/data --cases 16 --test 0 --size full --difficulty hard --seed 4
+	$(BIN)/decathlon prepare build/phantom/data/Task07_Pancreas --preset tools/phantom.toml --out build/phantom/work
+	$(BIN)/decathlon train build/phantom/work --preset tools/phantom.toml --weights $(PHANTOM_RUN)/run/bundle --out build/phantom/run
+	$(BIN)/decathlon tune build/phantom/run/bundle-last --work $(PHANTOM_RUN)/prepared --out build/phantom/tuned
+	$(BIN)/decathlon package build/phantom/tuned --float16 --out algorithm/bundles/phantom \
 		--notice "These labels are of a model that was trained on synthetic scans alone: for trying the software, not for patients."
 
 bench-smoke: $(VENV)/bench.stamp

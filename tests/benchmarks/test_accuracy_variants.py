@@ -14,6 +14,8 @@ from benchmarks.accuracy.variants import BASE, VARIANTS
 from trainer.presets import read_preset
 from trainer.settings import TrainSettings, merged
 
+REPOSITORY = Path(__file__).parents[2]
+
 
 def settings(name: str) -> TrainSettings:
     budget = Budget.read("ablation")
@@ -76,3 +78,13 @@ def test_what_is_said_of_the_large_patch_is_its_size() -> None:
     assert shape is not None
     sides: list[Any] = [round(size * step) for size, step in zip(shape[1:], spacing[1:], strict=True)]
     assert f"{sides[0]} x {sides[1]} mm" in VARIANTS["best-large-patch"].what
+
+
+def test_the_shipped_weights_go_on_with_the_network_of_the_benchmark() -> None:
+    budget, preset = Budget.read("cpu"), read_preset(str(REPOSITORY / "tools" / "phantom.toml"))
+    best = TrainSettings.read(merged(read_preset("best").train, budget.settings["best"]), "best")
+    own = TrainSettings.read(preset.train, "phantom")
+    for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs"):
+        assert getattr(own, name) == getattr(best, name), name
+    assert preset.prepare.spacing_zyx_mm == budget.spacing_zyx_mm
+    assert preset.prepare.patch_shape_zyx == budget.patch_shape_zyx
