@@ -39,7 +39,7 @@ class Tumour:
     Attributes:
         pair: its files.
         volume_ml: of the reference.
-        contrast_hu: mean of the tumour less the mean of the pancreas.
+        contrast_hu: median of the tumour less that of the pancreas, whose mean the fat between its lobes pulls down.
         probability: the highest that the network gave it.
         found: whether the label map finds it.
 
@@ -64,7 +64,7 @@ class Tumour:
         return cls(
             pair,
             lesions.reference_ml[0],
-            float(scan[tumour].mean() - scan[reference == 1].mean()),
+            float(np.median(scan[tumour]) - np.median(scan[reference == 1])),
             float(probability[tumour].max()),
             lesions.found[0],
         )
