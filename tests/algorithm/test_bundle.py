@@ -17,6 +17,7 @@ from algorithm.network import UNet3D
 from tests.bundles import coarse_to_fine_bundle, random_bundle, write_random_bundle
 
 ADDED_LATER = {
+    "notice",
     "bfloat16",
     "temperature",
     "coarse_to_fine",

@@ -133,5 +133,5 @@ def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) 
 
 
 def test_unknown_budgets_are_refused() -> None:
-    with pytest.raises(InputError, match="a budget must be one of cpu, gpu, smoke, got none"):
+    with pytest.raises(InputError, match="a budget must be one of ablation, cpu, gpu, smoke, got none"):
         Budget.read("none")

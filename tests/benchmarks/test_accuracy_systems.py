@@ -93,4 +93,6 @@ def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 def test_an_unknown_budget_ends_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--budget", "none", "--phase", "train", "--systems", "paper"]) == 1
-    assert capsys.readouterr().err == "accuracy: a budget must be one of cpu, gpu, smoke, got none\n"
+    assert (
+        capsys.readouterr().err == "accuracy: a budget must be one of ablation, cpu, gpu, smoke, got none\n"
+    )
