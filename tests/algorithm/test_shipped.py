@@ -17,6 +17,7 @@ from algorithm.predict import predict
 from algorithm.shipped import located
 from tests.bundles import random_bundle, write_random_bundle
 from tests.dicoms import write_series
+from trainer.doctor.bundle import check as check_bundle
 from trainer.metrics import Overlap, confusion_matrix
 from trainer.phantom.case import as_stored, make_volume
 
@@ -110,6 +111,7 @@ def test_the_one_that_comes_with_the_software_is_small_loud_and_sees_a_phantom(
     bundle = read_bundle("phantom")
     assert "synthetic" in bundle.description.notice
     assert "not for patients" in bundle.description.notice
+    assert [finding.severity for finding in check_bundle(Path("phantom"))] == ["note"]
     # A plain phantom, of an easier kind than those that it was trained on, and of another seed.
     volume = make_volume(77, 1, "small")
     labels = segment(as_stored(volume.image, volume), bundle)

@@ -40,7 +40,9 @@ def check(path: Path) -> list[Finding]:
     """Return what is wrong with a bundle, or with the members of an ensemble, and what they hold."""
     from algorithm.bundle import DESCRIPTION
     from algorithm.errors import InputError
+    from algorithm.shipped import located
 
+    path = located(path)
     findings: list[Finding] = []
     if path.is_dir():
         for file in sorted(path.iterdir()):
