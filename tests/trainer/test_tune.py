@@ -269,6 +269,7 @@ def test_the_cases_that_were_held_out_are_predicted_alone(
         held_out = patches.meta.validation_cases
     assert [path.name.removesuffix(".nii.gz") for path in out.glob("*.nii.gz")] == list(held_out)
     assert len(list(images.glob("*.nii.gz"))) == 3
+    assert "does not say which cases it was trained without" in capsys.readouterr().err
     provenance = {"held_out": digest_of_cases(["another"])}
     write_bundle(model, bundle(provenance=provenance))
     assert main([*command, "--out", str(tmp_path / "other")]) == 1

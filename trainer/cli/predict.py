@@ -7,6 +7,7 @@ that was stopped.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from algorithm.errors import InputError, printable
 from trainer.cli import positive
 
+log = logging.getLogger(__name__)
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
 
 
@@ -101,8 +103,12 @@ def _held_out(work: Path, models: Sequence[Path]) -> tuple[str, ...]:
 
     with PatchFile(work / FILES["validation"]) as patches:
         cases = patches.meta.validation_cases
+    ours = digest_of_cases(cases)
     for bundle in read_bundles(models):
-        if bundle.description.provenance.get("held_out", digest_of_cases(cases)) != digest_of_cases(cases):
+        theirs = bundle.description.provenance.get("held_out")
+        if theirs is None:
+            log.warning("the model does not say which cases it was trained without: it may have seen these")
+        elif theirs != ours:
             raise InputError(
                 f"--held-out {work} has other validation cases than the model was trained without, so it may have seen "
                 "them; give the WORK that it was trained on"
