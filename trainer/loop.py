@@ -135,8 +135,8 @@ class Trainer:
             self._train_epoch(epoch)
             with self.average.applied() if self.average is not None else nullcontext():
                 began = time.monotonic()
-                validation = self._validate(epoch)
-                volume_dice = self._validate_volumes(epoch + 1)
+                validation = self.validate(epoch)
+                volume_dice = self.validate_volumes(epoch + 1)
                 self.history.append(
                     epoch=epoch + 1,
                     train=self.tally.scores(),
@@ -172,34 +172,40 @@ class Trainer:
 
     def _train_epoch(self, epoch: int) -> None:
         self.network.train()
-        settings, last = self.settings, len(self.batches) - 1
+        settings = self.settings
         saved = time.monotonic()
         what = f"epoch {epoch + 1} of {settings.epochs}"
-        for batch, images, target in self._on_device(epoch, self.tally.batches, self.tally, what):
-            if batch % settings.accumulate == 0:
-                self.optimiser.zero_grad(set_to_none=True)
-                self.gathered = 0.0
-            # What is drawn depends on (seed, epoch, batch) alone, so that a resumed run repeats it.
-            place = batch * self.world.size + self.world.rank
-            torch.manual_seed(step_seed(settings.seed, epoch, place))
-            indices = place * settings.batch_size + np.arange(len(images), dtype=np.int64)
-            images, target = self.augment(images, target, indices, epoch=epoch)
-            scales = self._forward(images)
-            loss = self.loss(scales if settings.deep_supervision else scales[0], target)
-            self.tally.batches += 1
-            if self.world.agree(self.device, on=bool(loss.isfinite())):
-                share = len(images) / settings.batch_size  # the last batch of an epoch may hold fewer
-                self.scaler.scale(loss * share).backward()
-                self.gathered += share
-                self._count(self.tally, loss, scales[0], target, self.world)
-            else:
-                self._skip("loss", epoch, batch)
-            if batch % settings.accumulate < settings.accumulate - 1 and batch < last:
-                continue
-            self._step(epoch, batch)
-            if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+        for batch, images, target in self.on_device(epoch, self.tally.batches, self.tally, what):
+            made_step = self.train_batch(epoch, batch, images, target)
+            if made_step and time.monotonic() - saved > 60 * settings.checkpoint_minutes:
                 self._save(epoch)
                 saved = time.monotonic()
+
+    def train_batch(self, epoch: int, batch: int, images: Tensor, target: Tensor) -> bool:
+        """Learn from normalised images (n, c, z, y, x) and targets (n, z, y, x); return whether that made a step."""
+        settings, last = self.settings, len(self.batches) - 1
+        if batch % settings.accumulate == 0:
+            self.optimiser.zero_grad(set_to_none=True)
+            self.gathered = 0.0
+        # What is drawn depends on (seed, epoch, batch) alone, so that a resumed run repeats it.
+        place = batch * self.world.size + self.world.rank
+        torch.manual_seed(step_seed(settings.seed, epoch, place))
+        indices = place * settings.batch_size + np.arange(len(images), dtype=np.int64)
+        images, target = self.augment(images, target, indices, epoch=epoch)
+        scales = self._forward(images)
+        loss = self.loss(scales if settings.deep_supervision else scales[0], target)
+        self.tally.batches += 1
+        if self.world.agree(self.device, on=bool(loss.isfinite())):
+            share = len(images) / settings.batch_size  # the last batch of an epoch may hold fewer
+            self.scaler.scale(loss * share).backward()
+            self.gathered += share
+            self._count(self.tally, loss, scales[0], target, self.world)
+        else:
+            self._skip("loss", epoch, batch)
+        if batch % settings.accumulate < settings.accumulate - 1 and batch < last:
+            return False
+        self._step(epoch, batch)
+        return True
 
     def _step(self, epoch: int, batch: int) -> None:
         """Change the weights by the gradients of one batch, or of as many as are accumulated, `batch` the last."""
@@ -247,19 +253,26 @@ class Trainer:
             )
 
     @torch.no_grad()
-    def _validate(self, epoch: int) -> Tally:
+    def validate(self, epoch: int, most: int | None = None) -> Tally:
+        """Return the scores of the validation patches, or of the first so many batches of them."""
         self.network.eval()
         tally = Tally()
         what = f"validation {epoch + 1}"
-        for batch, images, target in self._on_device(0, 0, tally, what, self.val_batches):
+        for batch, images, target in self.on_device(0, 0, tally, what, self.val_batches):
             scales = self._forward(images)
             loss = self.loss(scales if self.settings.deep_supervision else scales[0], target)
             self._count(tally, loss, scales[0], target)
             self.slices.see(batch * self.settings.batch_size, scales[0])
+            tally.batches += 1
+            if tally.batches == most:
+                break
         return tally
 
-    def _validate_volumes(self, epochs_done: int) -> tuple[float, ...] | None:
-        """Return the Dice of whole volumes by label, NaN where it is not their turn; None if they have none."""
+    def validate_volumes(self, epochs_done: int, most: int | None = None) -> tuple[float, ...] | None:
+        """Return the Dice of whole volumes, or of the first so many, by label.
+
+        NaN where it is not their turn; None if they have none.
+        """
         every, meta = self.settings.volume_epochs, self.train_file.meta
         if every is None:
             return None
@@ -273,9 +286,11 @@ class Trainer:
             precision="bfloat16" if self.precision == torch.bfloat16 else "auto",
             engine="torch",
         )
-        return score_volumes(segmenter, open_volumes(self.train_file.path.parent, meta.validation_cases))
+        return score_volumes(
+            segmenter, open_volumes(self.train_file.path.parent, meta.validation_cases[:most])
+        )
 
-    def _on_device(
+    def on_device(
         self, epoch: int, first: int, tally: Tally, what: str, batches: Source | None = None
     ) -> Iterable[tuple[int, Tensor, Tensor]]:
         """Yield (step, normalised images, targets) from batch `first` on, and time both waiting and work."""

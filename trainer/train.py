@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from algorithm.segmenter import default_device
 from trainer.distributed import joined
 from trainer.history import Row
 from trainer.loop import Trainer
+from trainer.pace import epochs_within
 from trainer.patches import PatchFile
 from trainer.settings import TrainSettings, merged
 from trainer.start import Start, read_start
@@ -37,16 +39,20 @@ def train(
     weights: Path | None = None,
     must_resume: bool = False,
     goes_on: Callable[[Sequence[Row]], bool] | None = None,
+    minutes: float | None = None,
 ) -> list[Row]:
     """Train on WORK/train.h5, validate on WORK/val.h5, write everything to `run`; continue what was begun there.
 
     A training begins with the weights of the bundle `weights`, or with random ones.
     `goes_on` is given the rows of `History` before every epoch but the first, also that which a killed training is
-    continued with; False ends the training. Returned are the rows of all epochs.
+    continued with; False ends the training. `minutes` puts as many epochs as take that long here, by the pace of the
+    first batches, in place of those of `settings`; a training that is continued keeps its own. Returned are the rows of
+    all epochs.
 
     Raises:
         InputError: patch files are missing or foreign, `run` holds a training with other settings or data, the
-            device does not exist, `weights` is no bundle of this network, or `must_resume` finds nothing to continue.
+            device does not exist, `weights` is no bundle of this network, `must_resume` finds nothing to continue, or
+            not one epoch takes so few `minutes`.
 
     """
     if threads is not None:
@@ -54,8 +60,19 @@ def train(
     train_file, val_file = open_patches(work, settings.depth)
     with joined(device) as world:
         start = None if weights is None else read_start(weights, train_file.meta)
-        claim = _claim(run, settings, train_file, val_file, start)
         place = choose_device(device, world.local_rank)
+        if minutes is not None:
+            epochs = begun_with(run)
+            if epochs is None:
+                # A trainer of its own: the weights and the random state that it leaves are not used.
+                epochs = epochs_within(
+                    minutes, Trainer(settings, train_file, val_file, run, place, world, start)
+                )
+                log.info("%d epochs take about %g minutes here", epochs, minutes)
+            else:
+                log.info("continuing with the %d epochs that the training in %s began with", epochs, run)
+            settings = replace(settings, epochs=epochs)
+        claim = _claim(run, settings, train_file, val_file, start)
         trainer = Trainer(settings, train_file, val_file, run, place, world, start, goes_on)
         resumed = trainer.resume()
         if must_resume and not resumed:
@@ -74,6 +91,15 @@ def train(
                     temporary.write_text(claim)
             trainer.fit()
         return trainer.history.rows
+
+
+def begun_with(run: Path) -> int | None:
+    """Return the epochs of the training that was begun in a folder, None where there is none or it does not say."""
+    try:
+        found = json.loads((run / "settings.json").read_text())["epochs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
 
 
 def open_patches(work: Path, depth: int = DEPTH) -> tuple[PatchFile, PatchFile]:

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import importlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -140,6 +141,14 @@ def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def positive_number(text: str) -> float:
+    """Parse an option that is a number above 0, as a time is."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return number
 
 

@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from algorithm.errors import InputError
-from trainer.cli import positive
+from trainer.cli import positive, positive_number
 
 log = logging.getLogger(__name__)
 EXAMPLE = "decathlon train WORK --preset paper --out RUN"
@@ -39,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="change single settings of the preset, e.g. epochs=30 class_weights=[1,10] augment.noise_share=0.1",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=positive_number,
+        metavar="N",
+        help="train as many epochs as take N minutes on this machine, by the pace of its first batches, in place of "
+        "the preset's; what was begun keeps its number",
     )
     parser.add_argument(
         "--weights",
@@ -76,7 +83,13 @@ def run(args: argparse.Namespace) -> None:
     else:
         name = args.preset or "paper"
         source, table = f"preset {name}", read_preset(name).train
-    settings = TrainSettings.read(merged(table, read_assignments(args.set)), source)
+    changes = read_assignments(args.set)
+    if args.minutes is not None and "epochs" in changes:
+        raise InputError(
+            f"--minutes {args.minutes:g} chooses the number of epochs, got --set epochs={changes['epochs']} too; leave "
+            "one out"
+        )
+    settings = TrainSettings.read(merged(table, changes), source)
     train(
         args.work,
         args.out,
@@ -85,4 +98,5 @@ def run(args: argparse.Namespace) -> None:
         threads=args.threads,
         weights=args.weights,
         must_resume=args.resume,
+        minutes=args.minutes,
     )
