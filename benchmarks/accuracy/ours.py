@@ -17,7 +17,7 @@ from benchmarks.accuracy.task import LABELS, LESION, Budget, Task, Trained, name
 from trainer.presets import read_preset
 from trainer.settings import merged
 
-METRICS = "metrics.csv"
+METRICS, TUNED = "metrics.csv", "tuned"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,9 @@ class Preset:
         mirror: axes along which its predictions are mirrored and averaged; None for those of its training.
         changes: to its [train] table, after those of the budget.
         patch_shape_zyx: another patch than the budget's.
-        bundle_of: the system of the same column whose bundle is used, so that nothing is trained.
+        bundles_of: systems of the same column whose bundles are used, several as an ensemble, so that nothing is
+            trained.
+        tuned: postprocessing is chosen on the validation cases, whose scores flatter after that.
 
     """
 
@@ -37,7 +39,8 @@ class Preset:
     mirror: str | None = ""
     changes: Mapping[str, Any] = field(default_factory=dict)
     patch_shape_zyx: tuple[int, int, int] | None = None
-    bundle_of: str | None = None
+    bundles_of: tuple[str, ...] = ()
+    tuned: bool = False
 
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
@@ -71,9 +74,14 @@ class Preset:
         shares = self.table(budget).get("augment", {}).get("mirror_zyx", (0, 0, 0))
         return "".join(axis for axis, share in zip("zyx", shares, strict=True) if share > 0)
 
-    def run_folder(self, task: Task) -> Path:
-        of = task.work if self.bundle_of is None else task.work.parents[1] / self.bundle_of / task.work.name
-        return of / "run"
+    def run_folders(self, task: Task) -> list[Path]:
+        """Return the folders of the trainings whose bundles are used."""
+        column = task.work.parents[1]
+        works = [column / system / task.work.name for system in self.bundles_of] or [task.work]
+        return [work / "run" for work in works]
+
+    def bundles(self, task: Task) -> list[Path]:
+        return [task.work / TUNED] if self.tuned else [run / "bundle" for run in self.run_folders(task)]
 
     def train(self, task: Task) -> Trained:
         from algorithm.bundle import read_bundle
@@ -82,9 +90,9 @@ class Preset:
         grid = budget.grids.get(name_of(self.name), {})
         spacing = list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
         shape = list(self.patch_shape_zyx or grid.get("patch_shape_zyx", budget.patch_shape_zyx))
-        changes, run = self.settings(budget, task.steps), self.run_folder(task)
-        if self.bundle_of is None:
-            prepared = prepared_folder(task, self.name, spacing, shape)
+        changes, runs = self.settings(budget, task.steps), self.run_folders(task)
+        prepared = prepared_folder(task, self.name, spacing, shape)
+        if not self.bundles_of or self.tuned:
             decathlon(
                 *("prepare", task.data, "--split", task.split, "--preset", self.name, "--out", prepared),
                 *("--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
@@ -92,33 +100,38 @@ class Preset:
                 *("--threads", threads()),
             )
         prepare_seconds = time.monotonic() - began
-        if self.bundle_of is None:
+        if not self.bundles_of:
             link = task.work / "prepared"  # for what wants the run's own
             task.work.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(prepared.resolve())
             decathlon(
-                *("train", prepared, "--preset", self.name, "--out", run),
+                *("train", prepared, "--preset", self.name, "--out", runs[0]),
                 *("--device", task.device, "--threads", threads()),
-                *("--set", *assignments({**changes, "seed": task.seed})),
+                *("--set", *assignments({"seed": task.seed, **changes})),
             )
-        with (run / METRICS).open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        if self.tuned:
+            decathlon(
+                *("tune", runs[0] / "bundle", "--work", prepared, "--out", task.work / TUNED),
+                *("--device", task.device),
+            )
+        rows = [row for run in runs for row in read_metrics(run)]
         patches = changes.get("epoch_patches", budget.prepared_patches)
-        bundle = read_bundle(run / "bundle")
         return Trained(
             steps=len(rows) * -(-patches // budget.batch_size),
             seconds=sum(float(row["seconds"]) for row in rows),
             prepare_seconds=prepare_seconds,
-            parameters=parameters_of(bundle.network),
-            about=f"preset {self.name}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}",
+            parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
+            about=f"preset {self.name}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}"
+            + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")
+            + (", tuned on the validation cases" if self.tuned else ""),
         )
 
     def predict(self, task: Task, images: Path, out: Path) -> None:
         axes = self.trained_mirrored(task.budget) if self.mirror is None else self.mirror
         mirror = ("--mirror", axes) if axes else ()
         decathlon(
-            *("predict", images, "--model", self.run_folder(task) / "bundle", "--out", out),
+            *("predict", images, "--model", *self.bundles(task), "--out", out),
             *("--device", task.device, "--probabilities", *mirror),
         )
         names = map_names(LABELS)
@@ -126,6 +139,12 @@ class Preset:
         for path in (out / PROBABILITIES).glob("*.nii.gz"):
             if path.name.removesuffix(".nii.gz").endswith(tuple(f"_{name}" for name in unread)):
                 path.unlink()  # the scorer reads the lesion's alone
+
+
+def read_metrics(run: Path) -> list[dict[str, str]]:
+    """Return the rows of a training, one an epoch."""
+    with (run / METRICS).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def prepared_folder(task: Task, preset: str, *grid: list[Any]) -> Path:

@@ -39,14 +39,15 @@ PEERS: dict[str, System] = {
     "nnunet-resenc": NNUNet("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans"),
     "monai": DynUNet(),
 }
-DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best")
-SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best")
+DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-tuned")
+SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = (
     "best",
 )  # presets that predict with the mirrored patches that they were trained with, as nnU-Net does
+OURS = {"best-tuned": Preset("best", mirror=None, bundles_of=("best",), tuned=True)}
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
 RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
 Equal = Literal["steps", "time"]
@@ -129,7 +130,8 @@ class Run:
 def system_of(name: str) -> System:
     if name in VARIANTS:
         return VARIANTS[name].system()
-    return PEERS[name] if name in PEERS else Preset(name, mirror=None if name_of(name) in MIRRORED else "")
+    known = {**PEERS, **OURS}
+    return known[name] if name in known else Preset(name, mirror=None if name_of(name) in MIRRORED else "")
 
 
 def work_in(run: Run, phase: Phase) -> None:
@@ -228,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--systems",
         nargs="+",
         metavar="NAME",
-        help=f"{', '.join(PEERS)}, a preset, a preset's .toml file, or, with --budget ablation, some of "
+        help=f"{', '.join((*PEERS, *OURS))}, a preset, a preset's .toml file, or, with --budget ablation, some of "
         f"{', '.join(VARIANTS)} ({' '.join(DEFAULT_SYSTEMS)})",
     )
     parser.add_argument("--device", help="cpu or cuda (default: the GPU, else the CPU)")

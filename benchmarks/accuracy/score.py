@@ -27,7 +27,7 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import ABLATION, PEERS, PREDICTIONS, REFERENCE, Equal
+from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, REFERENCE, Equal
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
@@ -257,7 +257,7 @@ def pairs_of(scored: Sequence[Scored], budget: str, ours: str) -> list[tuple[Sco
         (mine, its)
         for mine in scored
         for its in scored
-        if mine.system == ours
+        if mine.system in (ours, *OURS)
         and its.system in PEERS
         # At equal time the reference's own run of the first column is what the others are beside.
         and (its.equal == mine.equal or its.system == REFERENCE)

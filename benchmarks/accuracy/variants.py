@@ -35,7 +35,7 @@ class Variant:
         changes: to its [train] table.
         patch_shape_zyx: another patch than the budget's.
         mirror: axes along which predictions are mirrored.
-        bundle_of: the variant whose weights are used, where only the prediction differs.
+        bundles_of: the variants whose weights are used, where only the prediction differs.
 
     """
 
@@ -43,10 +43,10 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     patch_shape_zyx: tuple[int, int, int] | None = None
     mirror: str = ""
-    bundle_of: str | None = None
+    bundles_of: tuple[str, ...] = ()
 
     def system(self) -> Preset:
-        return Preset("best", self.mirror, self.changes, self.patch_shape_zyx, self.bundle_of)
+        return Preset("best", self.mirror, self.changes, self.patch_shape_zyx, self.bundles_of)
 
 
 VARIANTS: Mapping[str, Variant] = {
@@ -74,6 +74,14 @@ VARIANTS: Mapping[str, Variant] = {
         {},
         None,
         "zyx",
-        "best-all-augmentation",
+        ("best-all-augmentation",),
+    ),
+    "best-seed-1": Variant("another seed: what chance alone changes", {"seed": 1}),
+    "best-ensemble": Variant(
+        f"the weights of `{BASE}` and `best-seed-1`, averaged: twice the steps",
+        {},
+        None,
+        "",
+        (BASE, "best-seed-1"),
     ),
 }

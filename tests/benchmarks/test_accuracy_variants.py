@@ -28,20 +28,21 @@ def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
     assert base.epochs * (base.epoch_patches or 0) == 2 * Budget.read("ablation").steps
     for name, variant in VARIANTS.items():
         own = settings(name)
-        assert (own.epochs, own.epoch_patches, own.seed) == (base.epochs, base.epoch_patches, base.seed)
+        assert (own.epochs, own.epoch_patches) == (base.epochs, base.epoch_patches)
         changed = {key for key, value in own.as_dict().items() if value != base.as_dict()[key]}
         assert changed == set(variant.changes)
-        assert name == BASE or changed or variant.patch_shape_zyx or variant.bundle_of in VARIANTS
+        assert name == BASE or changed or variant.patch_shape_zyx or variant.bundles_of
+        assert VARIANTS.keys() >= set(variant.bundles_of)
 
 
-def test_a_variant_of_the_prediction_uses_the_bundle_of_another(tmp_path: Path) -> None:
-    task = Task(
-        tmp_path, tmp_path, tmp_path / "steps" / "best-mirrored" / "work", Budget.read("ablation"), 1, "cpu"
-    )
-    other = VARIANTS["best-mirrored"].bundle_of
-    assert other is not None
-    folder = VARIANTS["best-mirrored"].system().run_folder(task)
-    assert folder == tmp_path / "steps" / other / "work" / "run"
+@pytest.mark.parametrize("name", ["best-mirrored", "best-ensemble"])
+def test_a_variant_of_the_prediction_uses_the_bundles_of_others(name: str, tmp_path: Path) -> None:
+    task = Task(tmp_path, tmp_path, tmp_path / "steps" / name / "work", Budget.read("ablation"), 1, "cpu")
+    others = VARIANTS[name].bundles_of
+    assert others
+    assert VARIANTS[name].system().bundles(task) == [
+        tmp_path / "steps" / other / "work" / "run" / "bundle" for other in others
+    ]
 
 
 def test_the_best_preset_is_mirrored_as_it_was_trained() -> None:
