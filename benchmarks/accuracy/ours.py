@@ -22,10 +22,10 @@ METRICS, TUNED = "metrics.csv", "tuned"
 
 @dataclass(frozen=True)
 class Preset:
-    """A shipped preset, or a .toml file, with the grid, patch, batch and steps of a budget.
+    """A shipped preset, or a .toml file, with the grid, batch and steps of a budget.
 
     Attributes:
-        name: of the preset.
+        name: of the preset, or one that the budget has a preset for.
         mirror: axes along which its predictions are mirrored and averaged; None for those of its training.
         changes: to its [train] table, after those of the budget.
         patch_shape_zyx: another patch than the budget's.
@@ -42,6 +42,19 @@ class Preset:
     bundles_of: tuple[str, ...] = ()
     tuned: bool = False
 
+    def preset(self, budget: Budget) -> str:
+        """Return the name of the shipped preset, or the .toml file."""
+        return budget.presets.get(self.name, self.name)
+
+    def shape(self, budget: Budget) -> list[int]:
+        """Return the patch: the preset's own where the budget chose the preset, else the budget's."""
+        if self.patch_shape_zyx is not None:
+            return list(self.patch_shape_zyx)
+        if self.name in budget.presets:
+            return list(read_preset(self.preset(budget)).prepare.patch_shape_zyx)
+        grid = budget.grids.get(name_of(self.name), {})
+        return list(grid.get("patch_shape_zyx", budget.patch_shape_zyx))
+
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
         changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
@@ -57,7 +70,7 @@ class Preset:
         # Every system sees whole epochs: the last may be a few steps more than were asked for.
         changes["epochs"] = -(-steps // epoch_steps)
         # A preset's own number of epochs between whole volumes is of a schedule of another length.
-        if "volume_epochs" in table and "volume_epochs" not in ours:
+        if "volume_epochs" in table and "volume_epochs" not in ours and self.name not in budget.presets:
             changes["volume_epochs"] = changes["epochs"]
         return {**ours, **changes}
 
@@ -67,7 +80,7 @@ class Preset:
 
     def table(self, budget: Budget) -> dict[str, Any]:
         """Return the [train] table with those changes."""
-        return merged(read_preset(self.name).train, self.changed(budget))
+        return merged(read_preset(self.preset(budget)).train, self.changed(budget))
 
     def trained_mirrored(self, budget: Budget) -> str:
         """Return the axes along which training patches are mirrored, such as "zyx"."""
@@ -89,12 +102,12 @@ class Preset:
         budget, began = task.budget, time.monotonic()
         grid = budget.grids.get(name_of(self.name), {})
         spacing = list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
-        shape = list(self.patch_shape_zyx or grid.get("patch_shape_zyx", budget.patch_shape_zyx))
+        shape, preset = self.shape(budget), self.preset(budget)
         changes, runs = self.settings(budget, task.steps), self.run_folders(task)
-        prepared = prepared_folder(task, self.name, spacing, shape)
+        prepared = prepared_folder(task, preset, spacing, shape)
         if not self.bundles_of or self.tuned:
             decathlon(
-                *("prepare", task.data, "--split", task.split, "--preset", self.name, "--out", prepared),
+                *("prepare", task.data, "--split", task.split, "--preset", preset, "--out", prepared),
                 *("--spacing-zyx-mm", *spacing, "--patch-shape-zyx", *shape),
                 *("--train-patches", budget.prepared_patches, "--val-patches", budget.val_patches),
                 *("--threads", threads()),
@@ -106,7 +119,7 @@ class Preset:
             link.unlink(missing_ok=True)
             link.symlink_to(prepared.resolve())
             decathlon(
-                *("train", prepared, "--preset", self.name, "--out", runs[0]),
+                *("train", prepared, "--preset", preset, "--out", runs[0]),
                 *("--device", task.device, "--threads", threads()),
                 *("--set", *assignments({"seed": task.seed, **changes})),
             )
@@ -122,7 +135,7 @@ class Preset:
             seconds=sum(float(row["seconds"]) for row in rows),
             prepare_seconds=prepare_seconds,
             parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
-            about=f"preset {self.name}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}"
+            about=f"preset {preset}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}"
             + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")
             + (", tuned on the validation cases" if self.tuned else ""),
         )

@@ -34,8 +34,9 @@ class Budget:
         nnunet_memory_gb: the planner's memory target, which decides its patch.
         prepared_patches: of presets that train on a file of patches, as the paper does.
         val_patches: that such presets are validated on after each epoch.
-        settings: changes to a preset's [train] table, by preset.
-        grids: spacing_zyx_mm and patch_shape_zyx of presets that have their own.
+        presets: the shipped preset that a system is, where it has another name, and whose patch it takes.
+        settings: changes to a preset's [train] table, by system.
+        grids: spacing_zyx_mm and patch_shape_zyx of systems that have their own.
 
     """
 
@@ -48,6 +49,7 @@ class Budget:
     nnunet_memory_gb: float
     prepared_patches: int
     val_patches: int
+    presets: dict[str, str] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     grids: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -112,10 +112,8 @@ def test_a_test_case_among_what_trains_is_refused(frozen: FrozenSet, tmp_path: P
 def test_presets_take_the_steps_of_the_budget(preset: str) -> None:
     for name in ("cpu", "smoke", "gpu"):
         budget = Budget.read(name)
-        changes = Preset(preset).settings(budget, budget.steps)
-        from trainer.presets import read_preset
-
-        settings = TrainSettings.read(merged(read_preset(preset).train, changes), preset)
+        changes, table = Preset(preset).settings(budget, budget.steps), Preset(preset).table(budget)
+        settings = TrainSettings.read(merged(table, changes), preset)
         patches = settings.epoch_patches or budget.prepared_patches
         taken = settings.epochs * -(-patches // settings.batch_size)
         assert budget.steps <= taken <= 1.1 * budget.steps + budget.epoch_steps

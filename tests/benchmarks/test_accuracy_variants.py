@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.accuracy.ours import Preset
 from benchmarks.accuracy.run import main
 from benchmarks.accuracy.score import Scored, pairs_of
 from benchmarks.accuracy.task import Budget, Task
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from trainer.presets import read_preset
-from trainer.settings import TrainSettings, merged
+from trainer.settings import TrainSettings, merged, read_assignments
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -81,11 +83,24 @@ def test_what_is_said_of_the_large_patch_is_its_size() -> None:
     assert f"{sides[0]} x {sides[1]} mm" in VARIANTS["best-large-patch"].what
 
 
-def test_the_shipped_weights_go_on_with_the_network_of_the_benchmark() -> None:
-    budget, preset = Budget.read("cpu"), read_preset(str(REPOSITORY / "tools" / "phantom.toml"))
-    best = TrainSettings.read(merged(read_preset("best").train, budget.settings["best"]), "best")
-    own = TrainSettings.read(preset.train, "phantom")
+def test_the_shipped_weights_go_on_with_the_network_of_best_cpu() -> None:
+    first, then = read_preset("best-cpu"), read_preset(str(REPOSITORY / "tools" / "phantom.toml"))
+    changes = re.findall(r"--preset best-cpu --set (.*) --out", (REPOSITORY / "Makefile").read_text())
+    began = TrainSettings.read(merged(first.train, read_assignments(changes[0].split())), "best-cpu")
+    goes_on = TrainSettings.read(then.train, "phantom")
     for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs"):
-        assert getattr(own, name) == getattr(best, name), name
-    assert preset.prepare.spacing_zyx_mm == budget.spacing_zyx_mm
-    assert preset.prepare.patch_shape_zyx == budget.patch_shape_zyx
+        assert getattr(goes_on, name) == getattr(began, name), name
+    assert then.prepare.spacing_zyx_mm == first.prepare.spacing_zyx_mm
+    assert then.prepare.patch_shape_zyx == first.prepare.patch_shape_zyx
+
+
+@pytest.mark.parametrize(("budget", "preset"), [("cpu", "best-cpu"), ("gpu", "best-gpu")])
+def test_best_is_the_preset_of_the_budget(budget: str, preset: str) -> None:
+    told, shipped = Budget.read(budget), read_preset(preset)
+    best = Preset("best", mirror=None)
+    settings = TrainSettings.read(merged(best.table(told), best.settings(told, told.steps)), preset)
+    own = TrainSettings.read(shipped.train, preset)
+    changed = {name for name, value in settings.as_dict().items() if value != own.as_dict()[name]}
+    assert changed <= {"val_patches"}
+    assert best.shape(told) == list(shipped.prepare.patch_shape_zyx)
+    assert told.spacing_zyx_mm == shipped.prepare.spacing_zyx_mm
