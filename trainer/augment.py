@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import voxelcore
+from trainer.implants import Lesion, implant
 
 Range = tuple[float, float]
 
@@ -29,6 +30,8 @@ class AugmentSettings:
     """How often each transform is applied to a patch, and within which bounds; without settings, none is.
 
     Attributes:
+        implant_share: share of patches that a lesion of any training case is put into, within the organ
+            (`trainer.implants`).
         mirror_zyx: share of patches that are mirrored along each axis.
         rotate_share: share of patches that are turned; likewise the other shares.
         rotate_deg_zyx: largest angle about each axis, either way.
@@ -45,6 +48,7 @@ class AugmentSettings:
 
     """
 
+    implant_share: float = 0.0
     mirror_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rotate_share: float = 0.0
     rotate_deg_zyx: tuple[float, float, float] = (30.0, 30.0, 30.0)
@@ -121,6 +125,10 @@ class Stream(IntEnum):
     LOW_RESOLUTION = auto()
     REDUCTION = auto()
     FIELD = auto()  # seeds the generators of noise and displacements
+    IMPLANT = auto()
+    LESION = auto()
+    LESION_MIRRORED = auto()
+    SPOT = auto()
 
 
 class Augmenter:
@@ -130,11 +138,20 @@ class Augmenter:
         settings: what is done, how often and how much.
         spacing_zyx_mm: of the patches.
         seed: of the training.
+        lesions: that are implanted, on the device of the batches.
 
     """
 
-    def __init__(self, settings: AugmentSettings, spacing_zyx_mm: Sequence[float], *, seed: int) -> None:
+    def __init__(
+        self,
+        settings: AugmentSettings,
+        spacing_zyx_mm: Sequence[float],
+        *,
+        seed: int,
+        lesions: Sequence[Lesion] = (),
+    ) -> None:
         self.settings = settings
+        self.lesions = tuple(lesions)
         # In this order; the stream of the amount follows that of the choice. White noise is no function of an image.
         self._changes: list[tuple[Stream, float, Range, Callable[[Tensor, float], Tensor] | None]] = [
             (Stream.NOISE, settings.noise_share, settings.noise_std, None),
@@ -162,9 +179,31 @@ class Augmenter:
         if not self.settings.any:
             return images, labels
         draw = Draws(self.seed, epoch, indices)
+        images, labels = self._implanted(images, labels, draw)
         images, labels = self._mirrored(images, labels, draw)
         images, labels = self._deformed(images, labels, draw)
         return self._shaded(images, draw), labels
+
+    def _implanted(self, images: Tensor, labels: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
+        """Put a lesion into the chosen patches that have a place for it; turns and shades come after, to it too."""
+        if not self.lesions:
+            return images, labels
+        which, mirrors, spots = (
+            draw(stream) for stream in (Stream.LESION, Stream.LESION_MIRRORED, Stream.SPOT)
+        )
+        changed = images
+        for i in np.flatnonzero(draw.chosen(Stream.IMPLANT, self.settings.implant_share)):
+            bits = int(8 * mirrors[i])
+            lesion = self.lesions[int(which[i] * len(self.lesions))].mirrored(
+                [axis for axis in range(3) if bits >> axis & 1]
+            )
+            made = implant(images[i], labels[i], lesion, float(spots[i]))
+            if made is None:
+                continue
+            if changed is images:
+                changed, labels = images.clone(), labels.clone()
+            changed[i], labels[i] = made
+        return changed, labels
 
     def _mirrored(self, images: Tensor, labels: Tensor, draw: Draws) -> tuple[Tensor, Tensor]:
         streams = (Stream.MIRROR_Z, Stream.MIRROR_Y, Stream.MIRROR_X)

@@ -20,12 +20,18 @@ from algorithm.network import UNet3D, to_channels_last
 from algorithm.precision import has_bfloat16
 from algorithm.progress import progress
 from algorithm.segmenter import Segmenter
-from trainer.augment import Augmenter
 from trainer.average import MovingAverage
 from trainer.checkpoint import load_newest_checkpoint, save_checkpoint
 from trainer.distributed import World, shared
 from trainer.history import History, Row
-from trainer.parts import describe_bundle, first_patches, make_loss, make_optimiser, make_source
+from trainer.parts import (
+    describe_bundle,
+    first_patches,
+    make_augmenter,
+    make_loss,
+    make_optimiser,
+    make_source,
+)
 from trainer.patches import Batches, PatchFile
 from trainer.precision import bfloat16_agrees, choose_precision
 from trainer.settings import TrainSettings, learning_rate
@@ -79,7 +85,7 @@ class Trainer:
         self.optimiser = make_optimiser(settings, self.network)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.average = MovingAverage(self.network, settings.ema) if settings.ema is not None else None
-        self.augment = Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed)
+        self.augment = make_augmenter(settings, self.train_file, self.device)
         self.scales = shared(self.network, self.world, self.device)
         if settings.compile:
             self.scales.compile()

@@ -16,8 +16,11 @@ from torch import nn
 from algorithm.bundle import Description, Stitching
 from algorithm.errors import InputError
 from algorithm.network import UNet3D
+from algorithm.postprocessing import LESION, ORGAN
+from trainer.augment import Augmenter
 from trainer.distributed import World
 from trainer.history import History
+from trainer.implants import Lesion, cut_out
 from trainer.losses import (
     DeepSupervision,
     DiceCrossEntropy,
@@ -102,6 +105,31 @@ def first_patches(file: PatchFile, setting: str, count: int | None) -> int | Non
 def loader_threads(world: World) -> int:
     """Return how many threads of this process make batches: what they do does not depend on it."""
     return max(2, min(MOST_LOADER_THREADS, (os.cpu_count() or 1) // (2 * world.size)))
+
+
+def make_augmenter(settings: TrainSettings, train_file: PatchFile, device: torch.device) -> Augmenter:
+    """Return what changes training patches.
+
+    Raises:
+        InputError: lesions are to be implanted, and there are none, or the volumes that hold them are missing.
+
+    """
+    meta, lesions = train_file.meta, tuple[Lesion, ...]()
+    if settings.augment.implant_share > 0:
+        if len(meta.labels) <= LESION:
+            raise InputError(
+                f"augment.implant_share puts lesions, label {LESION}, into an organ, label {ORGAN}, but the patches "
+                f"have the labels {', '.join(meta.labels)}; set it to 0"
+            )
+        volumes = open_volumes(train_file.path.parent, meta.training_cases)
+        lesions = cut_out(volumes, meta.std, meta.patch_shape_zyx, device)
+        if not lesions:
+            raise InputError(
+                f"augment.implant_share puts lesions into patches, but no training case of {train_file.path.parent} "
+                "has one that fits into a patch; set it to 0"
+            )
+        log.info("%d lesions of %d cases are implanted", len(lesions), len(volumes))
+    return Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed, lesions=lesions)
 
 
 def make_loss(settings: TrainSettings, meta: PatchMeta) -> nn.Module:

@@ -56,6 +56,10 @@ VARIANTS: Mapping[str, Variant] = {
         "the same without mirrors, bending and low resolution, turned and scaled less",
         {"augment": LIGHT_AUGMENTATION},
     ),
+    "best-implants": Variant(
+        "lesions of other cases put into four patches of ten",
+        {"augment": {"implant_share": 0.4}},
+    ),
     "best-top-k": Variant("Dice + top-k cross entropy, as the preset", {"loss": "dice_topk"}),
     "best-dice-of-patch": Variant(
         "Dice of each patch and label: small tumours count as much as large ones", {"dice_of": "patch"}

@@ -1,0 +1,162 @@
+"""Lesions that are cut out of training cases and put into the organ of patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from algorithm.errors import InputError
+from tests.trainer.runs import arguments, rows
+from trainer.augment import Augmenter, AugmentSettings
+from trainer.cli import main
+from trainer.implants import Lesion, cut_out, implant
+from trainer.parts import make_augmenter
+from trainer.patches import PatchFile
+from trainer.settings import TrainSettings
+
+CPU = torch.device("cpu")
+SHAPE = (16, 20, 24)
+MIDDLE = (6 * 14 * 18 + 7 * 18 + 9.5) / (12 * 14 * 18)  # of the organ's voxels in order: that at (8, 10, 12)
+
+
+def case() -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    """Return fat at -90 with an organ at 80 and two lesions in it, at 30 and at 150, and their labels."""
+    image, label = np.full((1, *SHAPE), -90, np.int16), np.zeros(SHAPE, np.uint8)
+    label[3:13, 4:16, 4:20] = 1
+    label[5:8, 6:10, 6:11] = label[9:11, 11:14, 14:18] = 2
+    image[0][label == 1] = 80
+    image[0, 5:8, 6:10, 6:11], image[0, 9:11, 11:14, 14:18] = 30, 150
+    return image, label
+
+
+def lesions() -> tuple[Lesion, ...]:
+    return cut_out([case()], [100.0], SHAPE, CPU)
+
+
+def organ_patch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a patch of 0.2 with an organ at 1.0 and no lesion."""
+    label = torch.zeros(SHAPE, dtype=torch.int64)
+    label[2:14, 3:17, 3:21] = 1
+    return torch.where(label == 1, 1.0, 0.2)[None], label
+
+
+def test_lesions_are_cut_out_with_their_difference_to_the_organ() -> None:
+    dark, bright = lesions()
+    assert dark.mask.shape == (3, 4, 5)
+    assert bright.mask.shape == (2, 3, 4)
+    assert torch.allclose(dark.values, torch.tensor(-0.5))
+    assert torch.allclose(bright.values, torch.tensor(0.7))
+    assert 0 < float(dark.weight.min()) < float(dark.weight[1, 1:3, 2].min()) <= 1
+
+
+def test_cases_without_an_organ_and_lesions_that_are_too_large_give_none() -> None:
+    image, label = case()
+    assert cut_out([(image, np.where(label == 2, label, 0).astype(np.uint8))], [1.0], SHAPE, CPU) == ()
+    assert [one.mask.shape for one in cut_out([(image, label)], [1.0], (2, 20, 24), CPU)] == [(2, 3, 4)]
+    single = label.copy()
+    single[label == 2] = 1
+    single[8, 8, 8] = 2
+    assert cut_out([(image, single)], [1.0], SHAPE, CPU) == ()
+
+
+def test_a_lesion_keeps_its_contrast_in_its_new_organ() -> None:
+    image, label = organ_patch()
+    changed, marked = implant(image, label, lesions()[0], MIDDLE) or (image, label)
+    added = (marked == 2).nonzero()
+    assert len(added) == 3 * 4 * 5
+    centre = torch.tensor([8, 10, 12])
+    assert torch.equal(added.amin(0), centre - torch.tensor([1, 2, 2]))
+    inner = tuple(centre.tolist())
+    assert 0.5 <= float(changed[0][inner]) < 0.65, "1.0 less 0.5, softened at the edge"
+    assert torch.equal(changed[0][marked != 2], image[0][marked != 2])
+    assert int((label == 2).sum()) == 0
+    assert float(image.max()) == 1.0
+    assert float(image[0][inner]) == 1.0, "the patch that is given is left as it is"
+
+
+def test_a_lesion_that_would_lie_outside_the_organ_is_not_put_in() -> None:
+    image, label = organ_patch()
+    label[label == 1] = 0
+    assert implant(image, label, lesions()[0], 0.5) is None
+    label[8, 8, 8:10] = 1
+    assert implant(image, label, lesions()[0], 0.5) is None
+
+
+def test_at_the_edge_of_a_patch_a_lesion_is_cut() -> None:
+    image, label = torch.ones((1, *SHAPE)), torch.ones(SHAPE, dtype=torch.int64)
+    made = implant(image, label, lesions()[0], 0.0)
+    assert made is None, "a quarter of it would lie in the patch"
+    label[:1] = 0
+    made = implant(image, label, lesions()[0], 0.5)
+    assert made is not None
+    corner = torch.ones((1, 1, *SHAPE[1:])), torch.ones((1, *SHAPE[1:]), dtype=torch.int64)
+    flat = Lesion(torch.zeros(1, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool), torch.ones(1, 4, 4))
+    marked = (implant(*corner, flat, 2 / (SHAPE[1] * SHAPE[2])) or corner)[1]
+    assert int((marked == 2).sum()) == 8
+    assert bool((marked[0, :2, :4] == 2).all())
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1, 2)])
+def test_a_mirrored_lesion_is_mirrored_in_all_its_parts(axes: tuple[int, ...]) -> None:
+    values = torch.arange(24.0).view(1, 2, 3, 4)
+    one = Lesion(values, values[0] > 5, values[0] / 24).mirrored(axes)
+    flipped = np.flip(values[0].numpy(), axes)
+    assert np.array_equal(one.values[0], flipped)
+    assert np.array_equal(one.mask, flipped > 5)
+    assert np.array_equal(one.weight, flipped / np.float32(24))
+
+
+def test_implants_follow_from_seed_epoch_and_index_and_the_share_is_kept() -> None:
+    image, label = organ_patch()
+    count = 200
+    images, labels = image.expand(count, *image.shape), label.expand(count, *label.shape)
+    augment = Augmenter(AugmentSettings(implant_share=0.3), (2.5, 0.8, 0.8), seed=5, lesions=lesions())
+    indices = np.arange(count, dtype=np.int64)
+    changed, marked = augment(images, labels, indices, epoch=1)
+    has = (marked == 2).flatten(1).any(1)
+    # Of a patch whose organ is half of it, some places have no room.
+    assert 0.15 < float(has.float().mean()) <= 0.36
+    some = np.array([3, 77, 121])
+    alone = augment(images[:3], labels[:3], some, epoch=1)
+    assert torch.equal(alone[0], changed[some])
+    assert torch.equal(alone[1], marked[some])
+    other = augment(images, labels, indices, epoch=2)[1]
+    assert not torch.equal(other, marked)
+    assert int((labels == 2).sum()) == 0
+
+
+def test_a_training_implants_and_is_continued_with_the_same_lesions(
+    work: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    command = [*arguments(work, run), "augment.implant_share=1.0"]
+    with caplog.at_level("INFO"):
+        assert main(command) == 0
+    assert "are implanted" in caplog.text
+    plain = tmp_path / "plain"
+    assert main(arguments(work, plain)) == 0
+    assert [row["train_loss"] for row in rows(run)] != [row["train_loss"] for row in rows(plain)]
+
+
+def test_without_lesions_it_is_one_sentence(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*arguments(work, tmp_path / "run"), "augment.implant_share=0.5"]
+    monkeypatch.setattr("trainer.parts.cut_out", lambda *_: ())
+    assert main(command) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"no training case of {work} has one that fits into a patch; set it to 0")
+    assert not (tmp_path / "run" / "bundle").exists()
+
+
+def test_without_a_label_for_lesions_it_is_one_sentence(work: Path) -> None:
+    file = PatchFile(work / "train.h5")
+    file.meta = replace(file.meta, labels=("background", "organ"))
+    settings = TrainSettings(augment=AugmentSettings(implant_share=0.5))
+    with pytest.raises(InputError, match="but the patches have the labels background, organ; set it to 0"):
+        make_augmenter(settings, file, CPU)
