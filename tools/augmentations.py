@@ -1,9 +1,10 @@
-"""Draw what each augmentation does to one prepared patch.
+"""Draw what each augmentation does to prepared patches.
 
     python tools/augmentations.py WORK/train.h5 OUT.png [PATCH]
+    python tools/augmentations.py WORK/train.h5 OUT.png implants
 
 Each transform is applied to the same patch with its customary bounds, at three places in an epoch; the label's outline
-moves with the image.
+moves with the image. Implants are drawn beside the patches that they are put into.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from algorithm.files import replacing
+from algorithm.postprocessing import LESION, ORGAN
 from trainer.augment import Augmenter, AugmentSettings
 from trainer.figures import display_window
+from trainer.parts import make_augmenter
 from trainer.patches import PatchFile
+from trainer.settings import TrainSettings
 
 TRANSFORMS: dict[str, dict[str, Any]] = {
     "as it is": {},
@@ -36,38 +42,75 @@ TRANSFORMS: dict[str, dict[str, Any]] = {
     "low resolution": {"low_resolution_share": 1.0},
 }
 DRAWS = 3
+PATCHES = 8  # with implants
+FEWEST_PIXELS = 12  # of a lesion in the drawn plane
 
 
-def main(patches: Path, out: Path, number: int = 0) -> None:
+def main(patches: Path, out: Path, what: str = "0") -> None:
     """Draw the picture."""
     file = PatchFile(patches)
-    meta = file.meta
-    images, labels = file.read([number])
-    mean, std = meta.mean[0], meta.std[0]
-    image = (torch.from_numpy(images[:, :1]).float() - mean) / std
-    label = torch.from_numpy(labels)
-    plane = int(np.argmax((labels[0] > 0).sum(axis=(1, 2))))
-    figure = Figure(figsize=(1.6 * len(TRANSFORMS), 1.6 * DRAWS + 0.3), dpi=90)
+    figure = of_implants(file) if what == "implants" else of_transforms(file, int(what))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(DRAWS, len(TRANSFORMS), squeeze=False)
-    for column, (name, changes) in enumerate(TRANSFORMS.items()):
-        augment = Augmenter(AugmentSettings(**changes), meta.spacing_zyx_mm, seed=0)
-        for row in range(DRAWS):
-            changed, moved = augment(image, label, np.array([row + 1]), epoch=0)
-            place = axes[row][column]
-            hounsfield = (changed[0, 0, plane] * std + mean).numpy()
-            low, high = display_window(meta.normalisation, meta.window_hu)
-            place.imshow(hounsfield, cmap="gray", vmin=low, vmax=high)
-            for value, colour in ((1, "#56B4E9"), (2, "#E69F00")):
-                if bool((moved[0, plane] == value).any()):
-                    place.contour((moved[0, plane] == value).numpy(), [0.5], colors=colour, linewidths=0.9)
-            place.set_axis_off()
-            if row == 0:
-                place.set_title(name, fontsize=9)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.01, top=0.93, wspace=0.03, hspace=0.03)
     with replacing(out) as temporary:
         figure.savefig(temporary)
 
 
+def of_transforms(file: PatchFile, number: int) -> Figure:
+    """Return one patch under each transform, three draws each."""
+    image, label = normalised(file, [number])
+    plane = int((label[0] > 0).sum((1, 2)).argmax())
+    figure = Figure(figsize=(1.6 * len(TRANSFORMS), 1.6 * DRAWS + 0.3), dpi=90)
+    axes = figure.subplots(DRAWS, len(TRANSFORMS), squeeze=False)
+    for column, (name, changes) in enumerate(TRANSFORMS.items()):
+        augment = Augmenter(AugmentSettings(**changes), file.meta.spacing_zyx_mm, seed=0)
+        axes[0][column].set_title(name, fontsize=9)
+        for row in range(DRAWS):
+            changed, moved = augment(image, label, np.array([row + 1]), epoch=0)
+            draw(axes[row][column], file, changed[0, 0, plane], moved[0, plane])
+    return figure
+
+
+def of_implants(file: PatchFile) -> Figure:
+    """Return patches with no lesion in the drawn plane, and the same with one that was put there."""
+    figure = Figure(figsize=(1.6 * PATCHES, 3.5), dpi=90)
+    axes = figure.subplots(2, PATCHES, squeeze=False)
+    settings = TrainSettings(augment=AugmentSettings(implant_share=1.0))
+    augment, column = make_augmenter(settings, file, torch.device("cpu")), 0
+    for number in range(len(file)):
+        image, label = normalised(file, [number])
+        changed, moved = augment(image, label, np.array([number]), epoch=0)
+        added = ((moved == LESION) & (label != LESION))[0].sum((1, 2))
+        added[(label[0] == LESION).any(2).any(1)] = 0
+        if int(added.max()) < FEWEST_PIXELS:
+            continue
+        plane = int(added.argmax())
+        draw(axes[0][column], file, image[0, 0, plane], label[0, plane])
+        draw(axes[1][column], file, changed[0, 0, plane], moved[0, plane])
+        column += 1
+        if column == PATCHES:
+            break
+    axes[0][0].set_title("as they are; below, with implants", fontsize=9, loc="left")
+    return figure
+
+
+def normalised(file: PatchFile, numbers: list[int]) -> tuple[Tensor, Tensor]:
+    """Return the first channel (n, 1, z, y, x) of some patches as the network gets it, and their labels."""
+    images, labels = file.read(numbers)
+    mean, std = file.meta.mean[0], file.meta.std[0]
+    return (torch.from_numpy(images[:, :1]).float() - mean) / std, torch.from_numpy(labels)
+
+
+def draw(place: Axes, file: PatchFile, image: Tensor, label: Tensor) -> None:
+    """Draw a plane with the outlines of its labels."""
+    meta = file.meta
+    low, high = display_window(meta.normalisation, meta.window_hu)
+    place.imshow((image * meta.std[0] + meta.mean[0]).numpy(), cmap="gray", vmin=low, vmax=high)
+    for value, colour in ((ORGAN, "#56B4E9"), (LESION, "#E69F00")):
+        if bool((label == value).any()):
+            place.contour((label == value).numpy(), [0.5], colors=colour, linewidths=0.9)
+    place.set_axis_off()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), *(int(word) for word in sys.argv[3:4]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:4])
