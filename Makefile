@@ -19,7 +19,7 @@ help:
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (18 minutes)"
 	@echo "make bench-accuracy  presets, nnU-Net and MONAI trained on the frozen phantoms, alike (a day on 2 cores)"
-	@echo "make phantom-bundle  the weights that come with the software, trained anew (an hour and a half on one core)"
+	@echo "make phantom-bundle  the weights that come with the software, trained anew (hours on one core)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
 	@echo "make licences        docs/LICENCES.md: every package of this environment and its licence"
@@ -92,7 +92,7 @@ bench-accuracy: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget ablation
 	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget ablation
 
-# The weights that come with the software: the frozen phantoms, then whole ones. About an hour and a half on one core.
+# The weights that come with the software: the frozen phantoms, then whole ones.
 FROZEN = build/accuracy/data
 phantom-bundle: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.frozen make build/accuracy

@@ -90,19 +90,21 @@ def of_implants(file: PatchFile) -> Figure:
         column += 1
         if column == PATCHES:
             break
+    for place in axes[:, column:].flat:
+        place.set_axis_off()
     axes[0][0].set_title("as they are; below, with implants", fontsize=9, loc="left")
     return figure
 
 
 def normalised(file: PatchFile, numbers: list[int]) -> tuple[Tensor, Tensor]:
-    """Return the first channel (n, 1, z, y, x) of some patches as the network gets it, and their labels."""
+    """Return some patches (n, c, z, y, x) as the network gets them, and their labels."""
     images, labels = file.read(numbers)
-    mean, std = file.meta.mean[0], file.meta.std[0]
-    return (torch.from_numpy(images[:, :1]).float() - mean) / std, torch.from_numpy(labels)
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1, 1) for values in (file.meta.mean, file.meta.std))
+    return (torch.from_numpy(images).float() - mean) / std, torch.from_numpy(labels)
 
 
 def draw(place: Axes, file: PatchFile, image: Tensor, label: Tensor) -> None:
-    """Draw a plane with the outlines of its labels."""
+    """Draw a plane of the first channel with the outlines of its labels."""
     meta = file.meta
     low, high = display_window(meta.normalisation, meta.window_hu)
     place.imshow((image * meta.std[0] + meta.mean[0]).numpy(), cmap="gray", vmin=low, vmax=high)

@@ -30,7 +30,7 @@ class AugmentSettings:
     """How often each transform is applied to a patch, and within which bounds; without settings, none is.
 
     Attributes:
-        implant_share: share of patches that a lesion of any training case is put into, within the organ
+        implant_share: share of patches that are to get a lesion of any training case, where their organ has room for it
             (`trainer.implants`).
         mirror_zyx: share of patches that are mirrored along each axis.
         rotate_share: share of patches that are turned; likewise the other shares.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from algorithm.postprocessing import LESION, ORGAN, components
+from algorithm.postprocessing import LESION, ORGAN, bounds, components
 
 FEWEST_VOXELS = 4
 LEAST_WITHIN = 0.5  # of a lesion's voxels that must lie in the organ it is put into
@@ -30,7 +30,7 @@ class Lesion:
     Attributes:
         values: float32 (c, z, y, x), normalised, less the median of the organ around it.
         mask: bool (z, y, x), its voxels.
-        weight: float32 (z, y, x), its part of the blend: 0 outside the mask.
+        weight: float32 (z, y, x), its part of the blend: 0 outside the mask, 1 where it is most itself.
 
     """
 
@@ -65,21 +65,24 @@ def cut_out(
     channels = (slice(None), np.newaxis, np.newaxis, np.newaxis)
     scale = np.array(std, np.float32)[channels]
     found = []
-    for image, label in volumes:
-        organ = np.asarray(label) == ORGAN
-        if not organ.any():
+    for whole, labels in volumes:
+        if not (np.asarray(labels) == ORGAN).any():
             continue
-        median = np.median(np.asarray(image)[:, organ], axis=1).astype(np.float32)[channels]
-        numbered, _ = components(np.asarray(label) == LESION)
+        labelled = bounds(np.asarray(labels) > 0)
+        image, label = np.asarray(whole[(slice(None), *labelled)]), np.asarray(labels[labelled])
+        organ = label == ORGAN
+        median = np.median(image[:, organ], axis=1).astype(np.float32)[channels]
+        numbered, _ = components(label == LESION)
         for number, box in enumerate(ndimage.find_objects(numbered), start=1):
             mask = numbered[box] == number
             if mask.sum() < FEWEST_VOXELS or any(
                 n > most for n, most in zip(mask.shape, largest_zyx, strict=True)
             ):
                 continue
-            values = (np.asarray(image)[(slice(None), *box)] - median) / scale
+            values = (image[(slice(None), *box)] - median) / scale
             padded = np.pad(mask.astype(np.float32), 3)
             weight = ndimage.gaussian_filter(padded, RIM_VOXELS)[3:-3, 3:-3, 3:-3] * mask
+            weight /= weight.max()  # the smallest keep their contrast, too
             found.append(
                 Lesion(
                     *(torch.from_numpy(one).to(device) for one in (values.astype(np.float32), mask, weight))

@@ -121,14 +121,18 @@ def make_augmenter(settings: TrainSettings, train_file: PatchFile, device: torch
                 f"augment.implant_share puts lesions, label {LESION}, into an organ, label {ORGAN}, but the patches "
                 f"have the labels {', '.join(meta.labels)}; set it to 0"
             )
-        volumes = open_volumes(train_file.path.parent, meta.training_cases)
+        volumes = open_volumes(
+            train_file.path.parent, meta.training_cases, "augment.implant_share", "set that to 0"
+        )
         lesions = cut_out(volumes, meta.std, meta.patch_shape_zyx, device)
         if not lesions:
             raise InputError(
                 f"augment.implant_share puts lesions into patches, but no training case of {train_file.path.parent} "
                 "has one that fits into a patch; set it to 0"
             )
-        log.info("%d lesions of %d cases are implanted", len(lesions), len(volumes))
+        log.info(
+            "%d lesions of '%s' will be put into '%s'", len(lesions), meta.labels[LESION], meta.labels[ORGAN]
+        )
     return Augmenter(settings.augment, meta.spacing_zyx_mm, seed=settings.seed, lesions=lesions)
 
 

@@ -14,6 +14,8 @@ from algorithm.errors import InputError
 from algorithm.network import DEEPEST, DEPTH, MOST_BLOCKS
 from trainer.augment import AugmentSettings
 
+MOST_EPOCHS = 10**6
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -154,7 +156,7 @@ class TrainSettings:
             "warm_up": (0 <= self.warm_up < 1, "in [0, 1)"),
             "gradient_norm": (self.gradient_norm is None or 0 < self.gradient_norm < math.inf, "> 0 or null"),
             "batch_size": (1 <= self.batch_size <= 4096, "from 1 to 4096"),
-            "epochs": (1 <= self.epochs <= 10**6, "from 1 to 10^6"),
+            "epochs": (1 <= self.epochs <= MOST_EPOCHS, "from 1 to 10^6"),
             "overlap_zyx": (all(0 <= share < 1 for share in self.overlap_zyx), "shares in [0, 1)"),
             "class_weights": (
                 isinstance(self.class_weights, str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from trainer.settings import TrainSettings, merged
 from trainer.start import Start, read_start
 
 log = logging.getLogger(__name__)
+SHARED_FOLDER = "--out must be a folder that all machines share"
 # What a training may be continued with another value of: how long it goes on, and what is kept of it.
 MAY_CHANGE = ("epochs", "patience", "most_skipped", "checkpoint_minutes", "keep_checkpoints")
 
@@ -63,14 +65,17 @@ def train(
         place = choose_device(device, world.local_rank)
         if minutes is not None:
             epochs = begun_with(run)
+            if not world.same(place, epochs or 0):
+                raise InputError(f"the processes found different settings in {run}; {SHARED_FOLDER}")
             if epochs is None:
                 # A trainer of its own: the weights and the random state that it leaves are not used.
                 epochs = epochs_within(
                     minutes, Trainer(settings, train_file, val_file, run, place, world, start)
                 )
+                gc.collect()  # volumes that it holds on a GPU would be there twice
                 log.info("%d epochs take about %g minutes here", epochs, minutes)
             else:
-                log.info("continuing with the %d epochs that the training in %s began with", epochs, run)
+                log.info("the training in %s was begun with %d epochs, and keeps them", run, epochs)
             settings = replace(settings, epochs=epochs)
         claim = _claim(run, settings, train_file, val_file, start)
         trainer = Trainer(settings, train_file, val_file, run, place, world, start, goes_on)
@@ -81,8 +86,7 @@ def train(
             )
         if not world.same(trainer.device, trainer.first_epoch, trainer.tally.batches):
             raise InputError(
-                f"the processes found different checkpoints in {run / 'checkpoints'}; --out must be a folder that all "
-                "machines share"
+                f"the processes found different checkpoints in {run / 'checkpoints'}; {SHARED_FOLDER}"
             )
         with alone_in(run, "decathlon train") if world.is_first else nullcontext():
             if world.is_first:
@@ -99,7 +103,7 @@ def begun_with(run: Path) -> int | None:
         found = json.loads((run / "settings.json").read_text())["epochs"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if isinstance(found, int) else None
+    return found if type(found) is int and found > 0 else None
 
 
 def open_patches(work: Path, depth: int = DEPTH) -> tuple[PatchFile, PatchFile]:

@@ -145,8 +145,12 @@ class DeviceVolumeBatches:
         return image[:, place[0], place[1], place[2]], label[place]
 
 
-def open_volumes(work: Path, names: Sequence[str]) -> list[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
+def open_volumes(
+    work: Path, names: Sequence[str], needed_by: str = "source", otherwise: str = "set source=patches"
+) -> list[tuple[NDArray[np.int16], NDArray[np.uint8]]]:
     """Map the volumes that `decathlon prepare` left in WORK/volumes.
+
+    `needed_by` is the setting that asks for them, and `otherwise` how to do without, for the message.
 
     Raises:
         InputError: one is missing.
@@ -158,8 +162,8 @@ def open_volumes(work: Path, names: Sequence[str]) -> list[tuple[NDArray[np.int1
             image, label = (map_array(work / "volumes" / name / part) for part in (IMAGE, LABEL))
         except (OSError, ValueError) as error:
             raise InputError(
-                f"source needs the volume {work / 'volumes' / name}, which cannot be read ({error}); "
-                "run decathlon prepare again, or set source=patches"
+                f"{needed_by} needs the volume {work / 'volumes' / name}, which cannot be read ({error}); "
+                f"run decathlon prepare again, or {otherwise}"
             ) from None
         volumes.append((image, label))
     return volumes

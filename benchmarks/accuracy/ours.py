@@ -82,6 +82,16 @@ class Preset:
         """Return the [train] table with those changes."""
         return merged(read_preset(self.preset(budget)).train, self.changed(budget))
 
+    def digest(self, budget: Budget, steps: int) -> str:
+        """Return a hash of all that decides the weights and the prediction, apart from the cases."""
+        told = [
+            merged(self.table(budget), self.settings(budget, steps)),
+            self.shape(budget),
+            self.mirror,
+            self.tuned,
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
     def trained_mirrored(self, budget: Budget) -> str:
         """Return the axes along which training patches are mirrored, such as "zyx"."""
         shares = self.table(budget).get("augment", {}).get("mirror_zyx", (0, 0, 0))
@@ -123,16 +133,18 @@ class Preset:
                 *("--device", task.device, "--threads", threads()),
                 *("--set", *assignments({"seed": task.seed, **changes})),
             )
+        began_tuning = time.monotonic()
         if self.tuned:
             decathlon(
                 *("tune", runs[0] / "bundle", "--work", prepared, "--out", task.work / TUNED),
                 *("--device", task.device),
             )
+        tuning_seconds = time.monotonic() - began_tuning
         rows = [row for run in runs for row in read_metrics(run)]
         patches = changes.get("epoch_patches", budget.prepared_patches)
         return Trained(
             steps=len(rows) * -(-patches // budget.batch_size),
-            seconds=sum(float(row["seconds"]) for row in rows),
+            seconds=sum(float(row["seconds"]) for row in rows) + tuning_seconds,
             prepare_seconds=prepare_seconds,
             parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
             about=f"preset {preset}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}"

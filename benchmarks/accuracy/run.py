@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,7 +47,7 @@ REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = (
     "best",
 )  # presets that predict with the mirrored patches that they were trained with, as nnU-Net does
-OURS = {"best-tuned": Preset("best", mirror=None, bundles_of=("best",), tuned=True)}
+OURS = {"best-tuned": Preset("best", bundles_of=("best",), tuned=True)}  # tuned and predicted without mirrors
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
 RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
 Equal = Literal["steps", "time"]
@@ -183,6 +183,9 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
     if run.equal == "time" and "steps_for_time" not in run.record():
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
+    system = system_of(run.system)
+    if isinstance(system, Preset):
+        refuse_other_settings(run, system)
     device = torch.device(run.device)
     run.note(
         system=run.system,
@@ -199,6 +202,28 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
         what = run.record()[phase]
         sys.stdout.write(f"{run.budget}, equal {run.equal}, {run.system}, {phase}: {what}\n")
         sys.stdout.flush()
+
+
+def refuse_other_settings(run: Run, system: Preset) -> None:
+    """Keep in the record what a preset is trained with.
+
+    Raises:
+        InputError: the run was begun with something else, or the weights that it uses are not all trained.
+
+    """
+    budget = Budget.read(run.budget)
+    for other in system.bundles_of:
+        its = replace(run, system=other)
+        if "train" not in its.record():
+            raise InputError(
+                f"{run.system} uses the weights of {other}, which {its.folder} does not hold yet: run --systems {other}"
+            )
+    settings = system.digest(budget, run.steps(budget))
+    if run.record().get("settings", settings) != settings:
+        raise InputError(
+            f"{run.folder} was begun with other settings of {run.system}: move that folder away, and run it anew"
+        )
+    run.note(settings=settings)
 
 
 def smoke() -> None:

@@ -249,7 +249,7 @@ def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
     return told
 
 
-def pairs_of(scored: Sequence[Scored], budget: str, ours: str) -> list[tuple[Scored, Scored]]:
+def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -> list[tuple[Scored, Scored]]:
     """Return what is set beside what: our preset beside the peers, or each variant of an ablation beside all of it."""
     if budget == ABLATION:
         return [(one, its) for its in scored if its.system == BASE for one in scored if one is not its]
@@ -257,14 +257,16 @@ def pairs_of(scored: Sequence[Scored], budget: str, ours: str) -> list[tuple[Sco
         (mine, its)
         for mine in scored
         for its in scored
-        if mine.system in (ours, *OURS)
+        if mine.system in (ours, *(OURS if subset == "test" else ()))  # tuned on the validation cases
         and its.system in PEERS
         # At equal time the reference's own run of the first column is what the others are beside.
         and (its.equal == mine.equal or its.system == REFERENCE)
     ]
 
 
-def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], about: str) -> str:
+def table(
+    scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], about: str, subset: Subset
+) -> str:
     """Return the part of the page."""
     tumours = scored[0].lesions()[0]
     quartiles = [count for count, _ in scored[0].missed_by_quartile()]
@@ -282,6 +284,11 @@ def table(scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], ab
         quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
         at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
         name = f"{one.system}: {VARIANTS[one.system].what}" if one.system in VARIANTS else one.system
+        name += (
+            " (chosen on these cases, whose scores flatter)"
+            if one.system in OURS and subset != "test"
+            else ""
+        )
         lines.append(
             f"| {name} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
             f"{with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
@@ -343,7 +350,7 @@ def score(
     )
     kept = (out or root / "scores") / f"{budget}-{subset}.json"
     scored = find_scored(root, budget, frozen, reference, subset, kept)
-    differences = [beside(*pair) for pair in pairs_of(scored, budget, name_of(ours))]
+    differences = [beside(*pair) for pair in pairs_of(scored, budget, subset, name_of(ours))]
     record = scored[0].record
     about = (
         f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].cases)} {subset} "
@@ -351,7 +358,7 @@ def score(
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         + "."
     )
-    text = table(scored, differences, about)
+    text = table(scored, differences, about, subset)
     if out is not None:
         content = {"about": about, "systems": [one.to_json() for one in scored], "differences": differences}
         out.mkdir(parents=True, exist_ok=True)

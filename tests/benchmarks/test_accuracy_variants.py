@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from algorithm.errors import InputError
+from benchmarks.accuracy.frozen import Subset
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import main
+from benchmarks.accuracy.run import OURS, Run, main, refuse_other_settings
 from benchmarks.accuracy.score import Scored, pairs_of
 from benchmarks.accuracy.task import Budget, Task
 from benchmarks.accuracy.variants import BASE, VARIANTS
@@ -57,8 +59,33 @@ def test_the_best_preset_is_mirrored_as_it_was_trained() -> None:
 
 def test_each_variant_is_set_beside_the_base() -> None:
     scored = [Scored(name, "steps", {}, {}) for name in ("best-no-ema", BASE, "best-top-k")]
-    pairs = pairs_of(scored, "ablation", "best")
+    pairs = pairs_of(scored, "ablation", "validation", "best")
     assert [(one.system, its.system) for one, its in pairs] == [("best-no-ema", BASE), ("best-top-k", BASE)]
+
+
+def test_what_was_tuned_on_validation_cases_is_set_beside_others_on_test_cases_alone() -> None:
+    scored = [Scored(name, "steps", {}, {}) for name in ("nnunet", "best", "best-tuned")]
+    told = {subset: pairs_of(scored, "cpu", subset, "best") for subset in get_args(Subset)}
+    assert [one.system for one, _ in told["validation"]] == ["best"]
+    assert [one.system for one, _ in told["test"]] == ["best", "best-tuned"]
+
+
+def test_weights_that_are_not_trained_yet_are_asked_for(tmp_path: Path) -> None:
+    run = Run(tmp_path, "cpu", "steps", "best-tuned", "cpu")
+    with pytest.raises(
+        InputError, match="uses the weights of best, which .* does not hold yet: run --systems best"
+    ):
+        refuse_other_settings(run, OURS["best-tuned"])
+    Run(tmp_path, "cpu", "steps", "best", "cpu").note(train={})
+    refuse_other_settings(run, OURS["best-tuned"])
+
+
+def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path: Path) -> None:
+    run = Run(tmp_path, "cpu", "steps", "best", "cpu")
+    refuse_other_settings(run, Preset("best"))
+    refuse_other_settings(run, Preset("best"))
+    with pytest.raises(InputError, match="was begun with other settings of best: move that folder away"):
+        refuse_other_settings(run, Preset("best", changes={"dropout": 0.3}))
 
 
 @pytest.mark.parametrize(

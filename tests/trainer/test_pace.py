@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 
+from algorithm.errors import InputError
 from tests.trainer.runs import arguments, rows, weights
 from trainer.cli import main
+from trainer.distributed import World
 from trainer.loop import Trainer
-from trainer.pace import Pace, measure
+from trainer.pace import Pace, epochs_within, measure
+from trainer.parts import loader_threads
 from trainer.settings import TrainSettings
-from trainer.train import open_patches
-
-SECONDS = 4.0
+from trainer.train import begun_with, open_patches
+from trainer.volume_batches import open_volumes
 
 
 def in_minutes(work: Path, run: Path, minutes: float, **changes: object) -> list[str]:
@@ -31,11 +36,11 @@ def in_minutes(work: Path, run: Path, minutes: float, **changes: object) -> list
         (Pace(10.0), 10.0, 1),
         (Pace(10.0), 59.0, 5),
         # One whole validation after the last epoch, however few there are, and one after every fourth.
-        (Pace(10.0, 5.0, 4), 14.0, 0),
-        (Pace(10.0, 5.0, 4), 15.0, 1),
-        (Pace(10.0, 5.0, 4), 45.0, 4),
-        (Pace(10.0, 5.0, 4), 59.0, 4),
-        (Pace(10.0, 5.0, 4), 60.0, 5),
+        (Pace(8.0, 2.0, 5.0, 4), 14.0, 0),
+        (Pace(8.0, 2.0, 5.0, 4), 15.0, 1),
+        (Pace(8.0, 2.0, 5.0, 4), 45.0, 4),
+        (Pace(8.0, 2.0, 5.0, 4), 59.0, 4),
+        (Pace(8.0, 2.0, 5.0, 4), 60.0, 5),
     ],
 )
 def test_epochs_are_the_most_that_fit(pace: Pace, seconds: float, epochs: int) -> None:
@@ -43,18 +48,41 @@ def test_epochs_are_the_most_that_fit(pace: Pace, seconds: float, epochs: int) -
     assert epochs == 0 or pace.seconds(epochs) <= seconds < pace.seconds(epochs + 1)
 
 
-def test_a_training_takes_about_its_time_and_its_weights_are_those_of_so_many_epochs(
-    work: Path, tmp_path: Path
+def test_weights_are_those_of_as_many_epochs_and_the_trial_leaves_no_trace(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(in_minutes(work, tmp_path / "run", SECONDS / 60, volume_epochs=100)) == 0
-    chosen = json.loads((tmp_path / "run" / "settings.json").read_text())["epochs"]
-    assert len(rows(tmp_path / "run")) == chosen
-    spent = sum(float(row["seconds"]) for row in rows(tmp_path / "run"))
-    assert SECONDS / 4 < spent < 4 * SECONDS, "the pace is of a machine that does other work too"
-    # What was trained for the pace has left no trace.
-    assert main(arguments(work, tmp_path / "same", volume_epochs=100, epochs=chosen)) == 0
+    def measured(trainer: Trainer) -> Pace:
+        real = measure(trainer)
+        assert min(real.training_s, real.validation_s, real.volumes_s) > 0
+        return Pace(20.0)
+
+    monkeypatch.setattr("trainer.pace.measure", measured)
+    assert main(in_minutes(work, tmp_path / "run", 1, volume_epochs=2)) == 0
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["epochs"] == 3
+    assert main(arguments(work, tmp_path / "same", volume_epochs=2, epochs=3)) == 0
     first, second = weights(tmp_path / "run"), weights(tmp_path / "same")
     assert all(torch.equal(first[name], second[name]) for name in second)
+
+
+def test_a_training_that_waits_for_data_has_the_pace_of_its_data(work: Path, tmp_path: Path) -> None:
+    trainer = Trainer(
+        TrainSettings(base_filters=2), *open_patches(work), tmp_path / "run", torch.device("cpu")
+    )
+    batch = next(iter(trainer.batches.batches(0)))
+
+    class Slow:
+        """Sixteen batches lie ready; those after them take 0.3 s each."""
+
+        def __len__(self) -> int:
+            return 40
+
+        def batches(self, *_: int, **__: int) -> Iterator[Any]:
+            for number in range(len(self)):
+                time.sleep(0.3 if number >= 2 * loader_threads(World()) else 0.0)
+                yield batch
+
+    trainer.batches = Slow()
+    assert measure(trainer).training_s > 40 * 0.3
 
 
 def test_what_was_begun_keeps_its_epochs(
@@ -64,7 +92,7 @@ def test_what_was_begun_keeps_its_epochs(
     assert main(arguments(work, run, epochs=2)) == 0
     with caplog.at_level("INFO"):
         assert main(in_minutes(work, run, 10)) == 0
-    assert f"continuing with the 2 epochs that the training in {run} began with" in caplog.text
+    assert f"the training in {run} was begun with 2 epochs, and keeps them" in caplog.text
     assert len(rows(run)) == 2
 
 
@@ -75,7 +103,8 @@ def test_a_time_without_an_epoch_is_refused(
     assert main(in_minutes(work, run, 1e-4)) == 1
     said = capsys.readouterr().err.splitlines()[-1]
     assert "--minutes must be at least 0." in said
-    assert said.endswith("batches, got 0.0001; for a shorter epoch lower epoch_patches")
+    assert "here, which one epoch takes, most of it for " in said
+    assert ", got 0.0001; " in said
     assert not run.exists()
 
 
@@ -87,16 +116,49 @@ def test_minutes_and_epochs_are_one_too_many(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
-def test_minutes_are_a_time(work: Path, tmp_path: Path, minutes: str) -> None:
+@pytest.mark.parametrize(
+    ("pace", "said"),
+    [
+        (Pace(90.0, 20.0, 50.0, 1), "8 batches, got 1; lower epoch_patches"),
+        (Pace(20.0, 90.0, 50.0, 1), "3 batches of validation, got 1; lower val_patches"),
+        (Pace(20.0, 50.0, 90.0, 1), "whole validation volumes, got 1; set volume_epochs=null"),
+    ],
+)
+def test_the_remedy_is_for_what_takes_longest(pace: Pace, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.pace.measure", lambda _: pace)
+    trainer = SimpleNamespace(batches=range(8), val_batches=range(3))
+    with pytest.raises(
+        InputError, match=f"must be at least 2.7 here, which one epoch takes, most of it for {said}"
+    ):
+        epochs_within(1, cast(Trainer, trainer))
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf", "soon"])
+def test_minutes_are_a_time(
+    work: Path, tmp_path: Path, minutes: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*arguments(work, tmp_path / "run"), "--minutes", minutes])
     assert ended.value.code == 2
+    assert f"must be a number above 0, got {minutes}" in capsys.readouterr().err
 
 
-def test_slow_volumes_are_counted(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volumes_are_counted_by_their_voxels(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = TrainSettings(base_filters=2, volume_epochs=2)
     trainer = Trainer(settings, *open_patches(work), tmp_path / "run", torch.device("cpu"))
-    cases = len(trainer.val_file.meta.validation_cases)
-    monkeypatch.setattr(trainer, "validate_volumes", lambda *_, **__: time.sleep(0.2))
-    assert measure(trainer).volumes_s == pytest.approx(0.2 * cases, rel=0.5)
+    cases = trainer.val_file.meta.validation_cases
+    sizes = [label.size for _, label in open_volumes(work, cases)]
+    monkeypatch.setattr(trainer, "validate_volumes", lambda *_, **__: time.sleep(0.5))
+    seconds = measure(trainer).volumes_s
+    assert 0.5 * sum(sizes) / sizes[0] <= seconds < 3 * sum(sizes) / sizes[0]
+
+
+def test_another_training_s_settings_may_be_odd(tmp_path: Path) -> None:
+    for text in ("", "[]", '{"epochs": true}', '{"epochs": 0}', '{"epochs": "3"}', "{}"):
+        (tmp_path / "settings.json").write_text(text)
+        assert begun_with(tmp_path) is None, text
+    (tmp_path / "settings.json").write_text('{"epochs": 7}')
+    assert begun_with(tmp_path) == 7
+    assert begun_with(tmp_path / "nothing") is None

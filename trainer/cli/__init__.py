@@ -146,9 +146,12 @@ def positive(text: str) -> int:
 
 def positive_number(text: str) -> float:
     """Parse an option that is a number above 0, as a time is."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
     return number
 
 
