@@ -66,7 +66,7 @@ fi
 
 accuracy() {
     local systems
-    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best}"
+    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best best-tuned}"
     "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --systems "${systems[@]}" || return
     local others=()
     for system in "${systems[@]}"; do
