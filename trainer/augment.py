@@ -32,6 +32,8 @@ class AugmentSettings:
     Attributes:
         implant_share: share of patches that are to get a lesion of any training case, where their organ has room for it
             (`trainer.implants`).
+        implant_contrast: factor of the lesion's mean difference to its organ.
+        implant_inverted_share: of these lesions, dark ones that are made bright by as much and bright ones dark.
         mirror_zyx: share of patches that are mirrored along each axis.
         rotate_share: share of patches that are turned; likewise the other shares.
         rotate_deg_zyx: largest angle about each axis, either way.
@@ -49,6 +51,8 @@ class AugmentSettings:
     """
 
     implant_share: float = 0.0
+    implant_contrast: Range = (1.0, 1.0)
+    implant_inverted_share: float = 0.0
     mirror_zyx: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rotate_share: float = 0.0
     rotate_deg_zyx: tuple[float, float, float] = (30.0, 30.0, 30.0)
@@ -129,6 +133,8 @@ class Stream(IntEnum):
     LESION = auto()
     LESION_MIRRORED = auto()
     SPOT = auto()
+    IMPLANT_CONTRAST = auto()
+    IMPLANT_INVERTED = auto()
 
 
 class Augmenter:
@@ -191,12 +197,13 @@ class Augmenter:
         which, mirrors, spots = (
             draw(stream) for stream in (Stream.LESION, Stream.LESION_MIRRORED, Stream.SPOT)
         )
+        contrasts = draw.uniform(Stream.IMPLANT_CONTRAST, self.settings.implant_contrast)
+        contrasts[draw.chosen(Stream.IMPLANT_INVERTED, self.settings.implant_inverted_share)] *= -1
         changed = images
         for i in np.flatnonzero(draw.chosen(Stream.IMPLANT, self.settings.implant_share)):
             bits = int(8 * mirrors[i])
-            lesion = self.lesions[int(which[i] * len(self.lesions))].mirrored(
-                [axis for axis in range(3) if bits >> axis & 1]
-            )
+            lesion = self.lesions[int(which[i] * len(self.lesions))].with_contrast(float(contrasts[i]))
+            lesion = lesion.mirrored([axis for axis in range(3) if bits >> axis & 1])
             made = implant(images[i], labels[i], lesion, float(spots[i]))
             if made is None:
                 continue

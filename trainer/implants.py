@@ -8,7 +8,7 @@ organ of the patch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,6 +45,14 @@ class Lesion:
             self.mask.flip(list(axes)),
             self.weight.flip(list(axes)),
         )
+
+    def with_contrast(self, factor: float) -> Lesion:
+        """Return it with another mean difference to the organ; a negative factor makes a dark one bright.
+
+        Its texture and its noise stay as they are, so that a faint lesion is no smoother than its neighbours.
+        """
+        mean = self.values[:, self.mask].mean(dim=1).view(-1, 1, 1, 1)
+        return replace(self, values=self.values + (factor - 1) * mean)
 
 
 def cut_out(

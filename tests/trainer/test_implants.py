@@ -109,6 +109,37 @@ def test_a_mirrored_lesion_is_mirrored_in_all_its_parts(axes: tuple[int, ...]) -
     assert np.array_equal(one.weight, flipped / np.float32(24))
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.4, -1.0])
+def test_another_contrast_keeps_texture_and_noise(factor: float) -> None:
+    values = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(3)) - 0.5
+    mask = values[0] < 0.5
+    one = Lesion(values, mask, mask.float())
+    mean = float(values[0][mask].mean())
+    changed = one.with_contrast(factor)
+    assert float(changed.values[0][mask].mean()) == pytest.approx(factor * mean, abs=1e-6)
+    assert torch.allclose(changed.values - values, torch.tensor((factor - 1) * mean), atol=1e-6)
+    assert torch.equal(one.values, values)
+    assert changed.mask is mask
+
+
+def test_so_many_implants_are_bright_and_the_others_within_their_bounds() -> None:
+    image, label = organ_patch()
+    count = 400
+    images, labels = image.expand(count, *image.shape), label.expand(count, *label.shape)
+    settings = AugmentSettings(implant_share=1.0, implant_contrast=(0.6, 1.2), implant_inverted_share=0.25)
+    augment = Augmenter(settings, (2.5, 0.8, 0.8), seed=5, lesions=lesions()[:1])
+    changed, marked = augment(images, labels, np.arange(count, dtype=np.int64), epoch=0)
+    has = (marked == 2).flatten(1).any(1)
+    within = labels.unsqueeze(1) == 1  # beside the organ a lesion differs from fat
+    difference = torch.where(within, changed - images, 0.0).flatten(1)[has]
+    largest = difference.gather(1, difference.abs().argmax(1, keepdim=True))[:, 0] / 0.5
+    dark, bright = -largest[largest < 0], largest[largest > 0]
+    assert 0.15 < len(bright) / len(largest) < 0.35
+    for amounts in (dark, bright):
+        assert 0.55 < float(amounts.min()) < 0.7
+        assert 1.1 < float(amounts.max()) <= 1.2 + 1e-6
+
+
 def test_implants_follow_from_seed_epoch_and_index_and_the_share_is_kept() -> None:
     image, label = organ_patch()
     count = 200
