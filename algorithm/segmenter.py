@@ -134,6 +134,7 @@ class Segmenter:
                 )
             self._convert()
         torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, on a GPU too
+        self.mirror_zyx = mirror_zyx
         mirrored = [axis for axis, mirror in enumerate(mirror_zyx, start=2) if mirror]
         self.views = [
             axes for count in range(len(mirrored) + 1) for axes in itertools.combinations(mirrored, count)

@@ -65,6 +65,7 @@ class Tuned:
         loss: mean cross entropy of a voxel at that temperature.
         loss_before: at a temperature of 1.
         calls, calls_before: lesions with it and without; None where no case has one.
+        mirror_zyx: along which axes the cases were also seen mirrored.
 
     """
 
@@ -77,6 +78,7 @@ class Tuned:
     loss_before: float
     calls: Calls | None = None
     calls_before: Calls | None = None
+    mirror_zyx: tuple[bool, bool, bool] = (False, False, False)
 
     def apply(self, bundle: Bundle) -> Bundle:
         """Return a bundle with the choices in it, and with how they were made in its provenance."""
@@ -193,6 +195,7 @@ def tune(
         loss_before=float(np.interp(0.0, np.log(TEMPERATURES), loss)),
         calls=_calls(cases, chosen) if lesions else None,
         calls_before=calls_before if lesions else None,
+        mirror_zyx=segmenter.mirror_zyx,
     )
 
 

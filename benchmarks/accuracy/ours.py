@@ -46,11 +46,15 @@ class Preset:
         """Return the name of the shipped preset, or the .toml file."""
         return budget.presets.get(self.name, self.name)
 
+    def is_budgets_own(self, budget: Budget) -> bool:
+        """Return whether the budget was made with the preset in mind, so that its grid and schedule fit already."""
+        return self.preset(budget) in budget.presets.values()
+
     def shape(self, budget: Budget) -> list[int]:
         """Return the patch: the preset's own where the budget chose the preset, else the budget's."""
         if self.patch_shape_zyx is not None:
             return list(self.patch_shape_zyx)
-        if self.name in budget.presets:
+        if self.is_budgets_own(budget):
             return list(read_preset(self.preset(budget)).prepare.patch_shape_zyx)
         grid = budget.grids.get(name_of(self.name), {})
         return list(grid.get("patch_shape_zyx", budget.patch_shape_zyx))
@@ -70,7 +74,7 @@ class Preset:
         # Every system sees whole epochs: the last may be a few steps more than were asked for.
         changes["epochs"] = -(-steps // epoch_steps)
         # A preset's own number of epochs between whole volumes is of a schedule of another length.
-        if "volume_epochs" in table and "volume_epochs" not in ours and self.name not in budget.presets:
+        if "volume_epochs" in table and "volume_epochs" not in ours and not self.is_budgets_own(budget):
             changes["volume_epochs"] = changes["epochs"]
         return {**ours, **changes}
 

@@ -119,6 +119,13 @@ def test_presets_take_the_steps_of_the_budget(preset: str) -> None:
         assert budget.steps <= taken <= 1.1 * budget.steps + budget.epoch_steps
 
 
+def test_a_budget_s_preset_is_the_same_by_either_name() -> None:
+    budget = Budget.read("gpu")
+    role, name = Preset("best"), Preset("best-gpu")
+    assert role.shape(budget) == name.shape(budget) != list(budget.patch_shape_zyx)
+    assert role.digest(budget, budget.steps) == name.digest(budget, budget.steps)
+
+
 def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) -> None:
     for system, seconds in (("nnunet", 6000.0), ("best", 1500.0)):
         Run(tmp_path, "cpu", "steps", system, "cpu").note(train={"steps": 1000, "seconds": seconds})

@@ -239,6 +239,29 @@ def test_the_verb_writes_another_bundle(
     assert "would be lost" in capsys.readouterr().err
 
 
+def test_mirrored_views_are_tuned_as_they_are_predicted(work: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", bundle())
+    records = []
+    for axes in ((), ("--mirror", "yx")):
+        out = tmp_path / f"tuned{len(axes)}"
+        command = [
+            "tune",
+            str(tmp_path / "bundle"),
+            "--work",
+            str(work),
+            "--device",
+            "cpu",
+            "--out",
+            str(out),
+        ]
+        assert main([*command, *axes]) == 0
+        records.append(read_bundle(out).description.provenance["tuned"])
+    plain, mirrored = records
+    assert plain["mirror_zyx"] == [False, False, False]
+    assert mirrored["mirror_zyx"] == [False, True, True]
+    assert mirrored["loss_before"] != plain["loss_before"]
+
+
 def test_data_that_was_prepared_in_another_way_is_refused(work: Path) -> None:
     other = bundle(window_hu=(-150.0, 250.0))
     with pytest.raises(InputError, match=r"prepared with window_hu \(-100, 200\), but the bundle has"):

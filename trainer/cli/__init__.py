@@ -163,6 +163,22 @@ def not_negative(text: str) -> int:
     return number
 
 
+def add_mirror(parser: argparse.ArgumentParser) -> None:
+    """Declare --mirror, which `mirrored` reads."""
+    parser.add_argument(
+        "--mirror",
+        choices=("x", "y", "z", "yx", "zx", "zy", "zyx"),
+        default="",
+        metavar="AXES",
+        help="see each patch also mirrored along these axes, as in 'yx', and average: each doubles the time",
+    )
+
+
+def mirrored(axes: str) -> tuple[bool, bool, bool]:
+    """Return for each of z, y and x whether it is among the axes."""
+    return "z" in axes, "y" in axes, "x" in axes
+
+
 def label_names(text: str) -> tuple[str, ...]:
     """Return the names of `--labels`, by value; InputError where they are none."""
     names = tuple(name.strip() for name in text.split(","))

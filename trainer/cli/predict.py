@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from algorithm.errors import InputError, printable
-from trainer.cli import positive
+from trainer.cli import add_mirror, mirrored, positive
 
 log = logging.getLogger(__name__)
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
@@ -41,13 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="segment only the validation cases of the folder that decathlon prepare wrote",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
-    parser.add_argument(
-        "--mirror",
-        choices=("x", "y", "z", "yx", "zx", "zy", "zyx"),
-        default="",
-        metavar="AXES",
-        help="see each patch also mirrored along these axes, as in 'yx', and average: each doubles the time",
-    )
+    add_mirror(parser)
     parser.add_argument(
         "--probabilities",
         action="store_true",
@@ -84,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         device=choose_device(args.device),
         patches_at_once=args.patches_at_once,
-        mirror_zyx=("z" in args.mirror, "y" in args.mirror, "x" in args.mirror),
+        mirror_zyx=mirrored(args.mirror),
         engine=args.engine,
         probabilities=args.probabilities,
         dicom_seg=args.dicom_seg,

@@ -1,7 +1,7 @@
 """Choose postprocessing and the temperature of probabilities on validation cases; write a bundle that has them.
 
 The validation cases of WORK are segmented once; what makes their mean Dice largest is taken if it gains enough. The
-bundle itself stays as it is.
+bundle itself stays as it is. Give --mirror where predict will be given it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from algorithm.errors import InputError
+from trainer.cli import add_mirror, mirrored
 
 if TYPE_CHECKING:
     from trainer.tune import Calls
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="misses first: miss the fewest lesions at N or fewer false ones a scan, instead of the largest Dice",
     )
+    add_mirror(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: the first GPU, else the CPU)")
 
 
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
     check_replaceable(args.out, FILES)
     bundle = read_bundle(args.bundle)
-    segmenter = Segmenter(bundle, device=choose_device(args.device))
+    segmenter = Segmenter(bundle, device=choose_device(args.device), mirror_zyx=mirrored(args.mirror))
     tuned = tune(bundle, args.work, segmenter, most_false_positives=args.most_false_positives)
     write_bundle(args.out, tuned.apply(bundle))
     labels = bundle.description.labels[1:]
