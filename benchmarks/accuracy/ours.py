@@ -54,23 +54,31 @@ class Preset:
         """Return the patch: the preset's own where the budget chose the preset, else the budget's."""
         if self.patch_shape_zyx is not None:
             return list(self.patch_shape_zyx)
-        if self.is_budgets_own(budget):
-            return list(read_preset(self.preset(budget)).prepare.patch_shape_zyx)
         grid = budget.grids.get(name_of(self.name), {})
-        return list(grid.get("patch_shape_zyx", budget.patch_shape_zyx))
+        if "patch_shape_zyx" in grid:
+            return list(grid["patch_shape_zyx"])
+        own = read_preset(self.preset(budget)).prepare if self.is_budgets_own(budget) else budget
+        return list(own.patch_shape_zyx)
+
+    def batch_size(self, budget: Budget) -> int:
+        """Return the patches a step: the preset's own where the budget was made for it, else the budget's."""
+        if self.is_budgets_own(budget):
+            return int(self.table(budget).get("batch_size", budget.batch_size))
+        return budget.batch_size
 
     def settings(self, budget: Budget, steps: int) -> dict[str, Any]:
         """Return what is changed in the preset's [train] table."""
-        changes: dict[str, Any] = {"batch_size": budget.batch_size, "val_patches": budget.val_patches}
+        batch_size = self.batch_size(budget)
+        changes: dict[str, Any] = {"batch_size": batch_size, "val_patches": budget.val_patches}
         ours, table = self.changed(budget), self.table(budget)
         if table.get("source", "patches") == "patches":
-            epoch_steps = -(-budget.prepared_patches // budget.batch_size)
+            epoch_steps = -(-budget.prepared_patches // batch_size)
             if steps < epoch_steps:  # a short training sees the first of them
                 epoch_steps = steps
-                changes["epoch_patches"] = steps * budget.batch_size
+                changes["epoch_patches"] = steps * batch_size
         else:
             epoch_steps = min(budget.epoch_steps, steps)
-            changes["epoch_patches"] = epoch_steps * budget.batch_size
+            changes["epoch_patches"] = epoch_steps * batch_size
         # Every system sees whole epochs: the last may be a few steps more than were asked for.
         changes["epochs"] = -(-steps // epoch_steps)
         # A preset's own number of epochs between whole volumes is of a schedule of another length.
@@ -147,11 +155,12 @@ class Preset:
         rows = [row for run in runs for row in read_metrics(run)]
         patches = changes.get("epoch_patches", budget.prepared_patches)
         return Trained(
-            steps=len(rows) * -(-patches // budget.batch_size),
+            steps=len(rows) * -(-patches // self.batch_size(budget)),
             seconds=sum(float(row["seconds"]) for row in rows) + tuning_seconds,
             prepare_seconds=prepare_seconds,
             parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
-            about=f"preset {preset}, patches {shape}, spacing {spacing}, batches of {budget.batch_size}, {changes}"
+            about=f"preset {preset}, patches {shape}, spacing {spacing}, "
+             f"batches of {self.batch_size(budget)}, {changes}"
             + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")
             + (", tuned on the validation cases" if self.tuned else ""),
         )

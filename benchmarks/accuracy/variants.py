@@ -1,7 +1,7 @@
 """The ingredients of the `best` preset, each left out or changed by itself: what `run` and `score` make an ablation of.
 
-All start from `best` with the network of budgets/ablation.toml, which is small, so that many can be trained; what a
-variant changes is all that differs. They are compared on validation cases alone.
+All start from `best` of the CPU budget with the network of budgets/ablation.toml, which is small, so that many can be
+trained; what a variant changes is all that differs. They are compared on validation cases alone.
 """
 
 from __future__ import annotations
@@ -14,16 +14,11 @@ from benchmarks.accuracy.ours import Preset
 from trainer.presets import read_preset
 
 BASE = "best-all"
-ALL_AUGMENTATION = read_preset("best").train["augment"]
-# Of a size and place that patients differ by, and none that turns left to right.
-LIGHT_AUGMENTATION = {
-    **ALL_AUGMENTATION,
-    "mirror_zyx": [0.0, 0.0, 0.0],
-    "elastic_share": 0.0,
-    "low_resolution_share": 0.0,
-    "rotate_deg_zyx": [15.0, 15.0, 15.0],
-    "scale": [0.85, 1.2],
-}
+OWN = read_preset("best-cpu").train["augment"]
+IMPLANTS = {name: value for name, value in OWN.items() if name.startswith("implant_")}
+# Mirrors, bending and low resolution, too, and larger turns and scales: what the preset for long trainings has.
+ALL_AUGMENTATION = {**read_preset("best").train["augment"], **IMPLANTS}
+NO_AUGMENTATION = {name: 0.0 for name in OWN if name.endswith("_share") and name not in IMPLANTS}
 
 
 @dataclass(frozen=True)
@@ -51,16 +46,22 @@ class Variant:
 
 VARIANTS: Mapping[str, Variant] = {
     BASE: Variant("all ingredients: the preset for a short schedule"),
-    "best-all-augmentation": Variant("the preset's augmentation", {"augment": ALL_AUGMENTATION}),
-    "best-light-augmentation": Variant(
-        "the same without mirrors, bending and low resolution, turned and scaled less",
-        {"augment": LIGHT_AUGMENTATION},
+    "best-no-implants": Variant(
+        "no lesions of other cases put into the organ", {"augment": {"implant_share": 0.0}}
     ),
-    "best-implants": Variant(
-        "lesions of other cases put into four patches of ten",
-        {"augment": {"implant_share": 0.4}},
+    "best-varied-implants": Variant(
+        "implants with 0.6 to 1.2 of their contrast, a fifth of them bright instead of dark",
+        {"augment": {"implant_contrast": [0.6, 1.2], "implant_inverted_share": 0.2}},
     ),
-    "best-top-k": Variant("Dice + top-k cross entropy, as the preset", {"loss": "dice_topk"}),
+    "best-no-augmentation": Variant(
+        "implants alone: nothing turned, scaled or shaded", {"augment": NO_AUGMENTATION}
+    ),
+    "best-all-augmentation": Variant(
+        "mirrors, bending and low resolution, too, turned and scaled more", {"augment": ALL_AUGMENTATION}
+    ),
+    "best-top-k": Variant(
+        "Dice + top-k cross entropy, as the preset for long trainings", {"loss": "dice_topk"}
+    ),
     "best-dice-of-patch": Variant(
         "Dice of each patch and label: small tumours count as much as large ones", {"dice_of": "patch"}
     ),

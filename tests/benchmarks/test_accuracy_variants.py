@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 def settings(name: str) -> TrainSettings:
     budget = Budget.read("ablation")
     changes = VARIANTS[name].system().settings(budget, budget.steps)
-    return TrainSettings.read(merged(read_preset("best").train, changes), name)
+    return TrainSettings.read(merged(read_preset("best-cpu").train, changes), name)
 
 
 def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
