@@ -160,7 +160,7 @@ class Preset:
             prepare_seconds=prepare_seconds,
             parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
             about=f"preset {preset}, patches {shape}, spacing {spacing}, "
-             f"batches of {self.batch_size(budget)}, {changes}"
+            f"batches of {self.batch_size(budget)}, {changes}"
             + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")
             + (", tuned on the validation cases" if self.tuned else ""),
         )
