@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from benchmarks.accuracy.run import Run
 from benchmarks.accuracy.task import Budget
 from trainer.dataset import Dataset
 from trainer.phantom.statistics import TUMOUR_ML, draw_facts
+from trainer.presets import FOLDER as PRESETS
 from trainer.settings import TrainSettings, merged
 from trainer.split import read_split
 
@@ -124,6 +126,15 @@ def test_a_budget_s_preset_is_the_same_by_either_name() -> None:
     role, name = Preset("best"), Preset("best-gpu")
     assert role.shape(budget) == name.shape(budget) != list(budget.patch_shape_zyx)
     assert role.digest(budget, budget.steps) == name.digest(budget, budget.steps)
+
+
+def test_a_budget_s_own_preset_keeps_its_batch(tmp_path: Path) -> None:
+    shipped = (PRESETS / "best-cpu.toml").read_text()
+    (tmp_path / "own.toml").write_text(shipped.replace("batch_size = 2", "batch_size = 8"))
+    budget = replace(Budget.read("cpu"), presets={"best": str(tmp_path / "own.toml")})
+    changes = Preset("best").settings(budget, 2000)
+    assert (changes["batch_size"], changes["epoch_patches"], changes["epochs"]) == (8, 400, 40)
+    assert Preset("paper").settings(budget, 2000)["batch_size"] == budget.batch_size == 2
 
 
 def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) -> None:
