@@ -15,7 +15,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +27,16 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, REFERENCE, Equal
+from benchmarks.accuracy.run import (
+    ABLATION,
+    OURS,
+    PEERS,
+    PREDICTIONS,
+    REFERENCE,
+    Equal,
+    stands_for_time,
+    weights_of,
+)
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
@@ -197,6 +206,8 @@ def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[S
     scored = []
     for told in json.loads(kept.read_text())["systems"]:
         record = told["record"]
+        if record.get("equal", told["equal"]) != told["equal"]:
+            continue  # it stood for both columns: whether it still does is seen anew
         alike = record.get("shared") == budget.shared and (record.get("set") or {}).get(subset) == digest
         if alike:
             scored.append(Scored.from_json(told))
@@ -220,6 +231,7 @@ def find_scored(
             )
             if scored is not None:
                 found[equal, folder.name] = scored
+    found = with_second_column(found)
     if not found:
         raise InputError(
             f"{root / 'runs' / budget} holds no predictions of {subset} cases: benchmarks.accuracy.run makes them"
@@ -227,6 +239,18 @@ def find_scored(
     return sorted(
         found.values(), key=lambda one: (get_args(Equal).index(one.equal), in_order(list(PEERS), one.system))
     )
+
+
+def with_second_column(found: Mapping[tuple[Equal, str], Scored]) -> dict[tuple[Equal, str], Scored]:
+    """Return the scores with those of equal steps that stand for equal time, too, where nothing else does."""
+    records = {system: one.record["train"] for (equal, system), one in found.items() if equal == "steps"}
+    reference = records.get(REFERENCE)
+    standing: dict[tuple[Equal, str], Scored] = {}
+    for system in records if reference is not None else ():
+        weights = [records.get(one) for one in weights_of(system)]
+        if all(its and stands_for_time(system, its, reference) for its in weights):
+            standing["time", system] = replace(found["steps", system], equal="time")
+    return {**standing, **found}
 
 
 def in_order(first: Sequence[str], name: str) -> tuple[int, str]:

@@ -28,7 +28,7 @@ def settings(name: str) -> TrainSettings:
 
 def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
     base = settings(BASE)
-    assert base.epochs * (base.epoch_patches or 0) == 2 * Budget.read("ablation").steps
+    assert base.epochs * (base.epoch_patches or 0) == base.batch_size * Budget.read("ablation").steps
     for name, variant in VARIANTS.items():
         own = settings(name)
         assert (own.epochs, own.epoch_patches) == (base.epochs, base.epoch_patches)
@@ -114,7 +114,7 @@ def test_the_shipped_weights_go_on_with_the_network_of_best_cpu() -> None:
     assert "--preset best-cpu --out build/phantom/first" in (REPOSITORY / "Makefile").read_text()
     began = TrainSettings.read(first.train, "best-cpu")
     goes_on = TrainSettings.read(then.train, "phantom")
-    for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs"):
+    for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs", "augment"):
         assert getattr(goes_on, name) == getattr(began, name), name
     assert then.prepare.spacing_zyx_mm == first.prepare.spacing_zyx_mm
     assert then.prepare.patch_shape_zyx == first.prepare.patch_shape_zyx
