@@ -87,7 +87,7 @@ bench-evaluation: $(VENV)/bench.stamp
 # Resumable: the same command continues. Test cases are scored by hand, with --final.
 bench-accuracy: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu
-	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best
+	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best best-tuned
 	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget cpu
 	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget ablation
 	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget ablation

@@ -1,7 +1,8 @@
 """Ten tumours that a system finds and ten that it misses: python -m benchmarks.accuracy.pictures ROOT --system best.
 
 Writes docs/accuracy-hits.png and docs/accuracy-misses.png of validation cases: image, reference and prediction in the
-slice with most of the tumour, with its volume, contrast and the highest probability that the network gave it.
+slice with most of the tumour, with its volume, contrast, Dice and the highest probability that the network gave it.
+Where it misses fewer than ten, those that it finds worst, by Dice, are shown with them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Tumour:
         volume_ml: of the reference.
         contrast_hu: median of the tumour less that of the pancreas, whose mean the fat between its lobes pulls down.
         probability: the highest that the network gave it.
+        dice: of all that is called tumour in the scan.
         found: whether the label map finds it.
 
     """
@@ -49,14 +51,15 @@ class Tumour:
     volume_ml: float
     contrast_hu: float
     probability: float
+    dice: float
     found: bool
 
     @classmethod
     def of(cls, pair: Pair, image: Path) -> Tumour | None:
         """Read the files of a case; None where it has no tumour, or several."""
         reference, grid = read_labels(pair.reference)
-        tumour = reference == LESION
-        lesions = match_lesions(tumour, read_labels(pair.prediction)[0] == LESION, voxel_ml=grid.voxel_ml)
+        tumour, called = reference == LESION, read_labels(pair.prediction)[0] == LESION
+        lesions = match_lesions(tumour, called, voxel_ml=grid.voxel_ml)
         if len(lesions.reference_ml) != 1:
             return None
         scan = sitk.GetArrayFromImage(read_image(image))
@@ -66,6 +69,7 @@ class Tumour:
             lesions.reference_ml[0],
             float(np.median(scan[tumour]) - np.median(scan[reference == 1])),
             float(probability[tumour].max()),
+            2.0 * np.count_nonzero(tumour & called) / (np.count_nonzero(tumour) + np.count_nonzero(called)),
             lesions.found[0],
         )
 
@@ -73,7 +77,7 @@ class Tumour:
     def title(self) -> str:
         return (
             f"{self.pair.case}: {self.volume_ml:.1f} ml, {self.contrast_hu:+.0f} HU against the pancreas, "
-            f"probability up to {self.probability:.2f}"
+            f"probability up to {self.probability:.2f}, {f'Dice {self.dice:.2f}' if self.found else 'missed'}"
         )
 
 
@@ -89,10 +93,12 @@ def draw(root: Path, run: Path, out: Path) -> list[Path]:
     places = Places(root)
     pairs = pair_cases(places.labels("validation"), run / PREDICTIONS / "validation")
     images = {path.name: path for path in places.images("validation").glob("*.nii.gz")}
-    found = [Tumour.of(pair, images[pair.reference.name]) for pair in pairs]
+    tumours = [one for pair in pairs if (one := Tumour.of(pair, images[pair.reference.name])) is not None]
+    missed = [one for one in tumours if not one.found]
+    hits = sorted((one for one in tumours if one.found), key=lambda one: one.dice)
+    worst = min(max(0, MOST - len(missed)), len(hits) // 2)
     written = []
-    for name, hit in (("hits", True), ("misses", False)):
-        chosen = spread([one for one in found if one is not None and one.found == hit])
+    for name, chosen in (("hits", spread(hits[worst:])), ("misses", [*spread(missed), *hits[:worst]])):
         if not chosen:
             (out / f"accuracy-{name}.png").unlink(missing_ok=True)
             continue

@@ -1,11 +1,10 @@
 """Systems trained on the frozen phantoms, alike: python -m benchmarks.accuracy.run ROOT --budget cpu.
 
 nnU-Net, MONAI's DynUNet and presets of this project get the same cases, split and number of optimisation steps
-(`--equal steps`), and then the same wall time, that of nnU-Net (`--equal time`, which needs the first; a run that took
-between four fifths of that time and all of it stands for both). Each trains and predicts in processes of its own, one
-after the other, and leaves ROOT/runs/BUDGET/EQUAL/SYSTEM/record.json with steps, seconds, memory and versions, and
-predictions of the validation and test images. The same command continues whatever was stopped.
-`benchmarks.accuracy.score` makes the table.
+(`--equal steps`), and then the same wall time, that of nnU-Net (`--equal time`, which needs the first). Each trains and
+predicts in processes of its own, one after the other, and leaves ROOT/runs/BUDGET/EQUAL/SYSTEM/record.json with steps,
+seconds, memory and versions, and predictions of the validation and test images. The same command continues whatever was
+stopped. `benchmarks.accuracy.score` makes the table.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -40,16 +39,18 @@ PEERS: dict[str, System] = {
     "nnunet-resenc": NNUNet("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans"),
     "monai": DynUNet(),
 }
-DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-tuned")
+DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-large-batch", "best-tuned")
 SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
-NEARLY_ALL = 0.8  # of that time: a run of the first column that took so much of it stands for the second, too
 MIRRORED = (
     "best",
 )  # presets that predict with the mirrored patches that they were trained with, as nnU-Net does
-OURS = {"best-tuned": Preset("best", bundles_of=("best",), tuned=True)}  # tuned and predicted without mirrors
+OURS = {
+    "best-large-batch": Preset("best", mirror=None, changes={"batch_size": 8, "learning_rate": 0.012}),
+    "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
+}
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
 RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
 Equal = Literal["steps", "time"]
@@ -114,19 +115,8 @@ class Run:
         kept = self.record().get("steps_for_time")
         return int(kept) if kept else self._steps_for_time()
 
-    def stands_in_first_column(self) -> bool:
-        """Return whether the run of equal steps, or those whose weights it uses, took the time of the second column."""
-        return all(
-            stands_for_time(one, *replace(self, system=one)._trainings()) for one in weights_of(self.system)
-        )
-
     def _steps_for_time(self) -> int:
         """Return the steps that take as long as the reference's, by the system's own pace in the first column."""
-        own, reference = self._trainings()
-        return max(1, round(own["steps"] * reference["seconds"] / own["seconds"]))
-
-    def _trainings(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the system and the reference say of their trainings in the first column."""
         records = []
         for system in (REFERENCE, self.system):
             run = Run(self.root, self.budget, "steps", system, self.device)
@@ -137,19 +127,7 @@ class Run:
                 )
             records.append(record["train"])
         reference, own = records
-        return own, reference
-
-
-def stands_for_time(system: str, own: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
-    """Return whether a run of equal steps is one of equal time, too, by what both records say of their training."""
-    share: float = own["seconds"] / reference["seconds"]
-    return system != REFERENCE and NEARLY_ALL <= share <= 1.0
-
-
-def weights_of(system: str) -> tuple[str, ...]:
-    """Return the systems whose weights a system predicts with: others, or its own."""
-    its = system_of(system)
-    return (its.bundles_of if isinstance(its, Preset) else ()) or (system,)
+        return max(1, round(own["steps"] * reference["seconds"] / own["seconds"]))
 
 
 def system_of(name: str) -> System:
@@ -207,11 +185,6 @@ def spawn(run: Run, phase: Phase) -> None:
 def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) -> None:
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
     if run.equal == "time" and "steps_for_time" not in run.record():
-        if run.stands_in_first_column():
-            sys.stdout.write(
-                f"{run.budget}, {run.system}: its run of equal steps took as long, and stands for both\n"
-            )
-            return
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
     system = system_of(run.system)
     if isinstance(system, Preset):

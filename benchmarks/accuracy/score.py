@@ -15,7 +15,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -27,16 +27,7 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import (
-    ABLATION,
-    OURS,
-    PEERS,
-    PREDICTIONS,
-    REFERENCE,
-    Equal,
-    stands_for_time,
-    weights_of,
-)
+from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, REFERENCE, Equal
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
@@ -206,8 +197,6 @@ def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[S
     scored = []
     for told in json.loads(kept.read_text())["systems"]:
         record = told["record"]
-        if record.get("equal", told["equal"]) != told["equal"]:
-            continue  # it stood for both columns: whether it still does is seen anew
         alike = record.get("shared") == budget.shared and (record.get("set") or {}).get(subset) == digest
         if alike:
             scored.append(Scored.from_json(told))
@@ -231,7 +220,6 @@ def find_scored(
             )
             if scored is not None:
                 found[equal, folder.name] = scored
-    found = with_second_column(found)
     if not found:
         raise InputError(
             f"{root / 'runs' / budget} holds no predictions of {subset} cases: benchmarks.accuracy.run makes them"
@@ -239,18 +227,6 @@ def find_scored(
     return sorted(
         found.values(), key=lambda one: (get_args(Equal).index(one.equal), in_order(list(PEERS), one.system))
     )
-
-
-def with_second_column(found: Mapping[tuple[Equal, str], Scored]) -> dict[tuple[Equal, str], Scored]:
-    """Return the scores with those of equal steps that stand for equal time, too, where nothing else does."""
-    records = {system: one.record["train"] for (equal, system), one in found.items() if equal == "steps"}
-    reference = records.get(REFERENCE)
-    standing: dict[tuple[Equal, str], Scored] = {}
-    for system in records if reference is not None else ():
-        weights = [records.get(one) for one in weights_of(system)]
-        if all(its and stands_for_time(system, its, reference) for its in weights):
-            standing["time", system] = replace(found["steps", system], equal="time")
-    return {**standing, **found}
 
 
 def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
@@ -273,6 +249,11 @@ def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
     return told
 
 
+def flattered(system: str, subset: Subset) -> bool:
+    """Return whether something of a system was chosen on these very cases."""
+    return subset != "test" and system in OURS and OURS[system].tuned
+
+
 def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -> list[tuple[Scored, Scored]]:
     """Return what is set beside what: our preset beside the peers, or each variant of an ablation beside all of it."""
     if budget == ABLATION:
@@ -281,7 +262,7 @@ def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -
         (mine, its)
         for mine in scored
         for its in scored
-        if mine.system in (ours, *(OURS if subset == "test" else ()))  # tuned on the validation cases
+        if mine.system in (ours, *(name for name in OURS if not flattered(name, subset)))
         and its.system in PEERS
         # At equal time the reference's own run of the first column is what the others are beside.
         and (its.equal == mine.equal or its.system == REFERENCE)
@@ -308,11 +289,7 @@ def table(
         quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
         at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
         name = f"{one.system}: {VARIANTS[one.system].what}" if one.system in VARIANTS else one.system
-        name += (
-            " (chosen on these cases, whose scores flatter)"
-            if one.system in OURS and subset != "test"
-            else ""
-        )
+        name += " (chosen on these cases, whose scores flatter)" if flattered(one.system, subset) else ""
         lines.append(
             f"| {name} | {one.equal} | {train['steps']} | {train['seconds'] / 60:.0f} min | "
             f"{with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "

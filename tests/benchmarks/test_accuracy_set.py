@@ -21,7 +21,7 @@ from benchmarks.accuracy.frozen import (
     refuse_leaks,
 )
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import Run, run_system
+from benchmarks.accuracy.run import Run
 from benchmarks.accuracy.task import Budget
 from trainer.dataset import Dataset
 from trainer.phantom.statistics import TUMOUR_ML, draw_facts
@@ -130,10 +130,10 @@ def test_a_budget_s_preset_is_the_same_by_either_name() -> None:
 
 def test_a_budget_s_own_preset_keeps_its_batch(tmp_path: Path) -> None:
     shipped = (PRESETS / "best-cpu.toml").read_text()
-    (tmp_path / "own.toml").write_text(shipped.replace("batch_size = 8", "batch_size = 4"))
+    (tmp_path / "own.toml").write_text(shipped.replace("batch_size = 2", "batch_size = 8"))
     budget = replace(Budget.read("cpu"), presets={"best": str(tmp_path / "own.toml")})
     changes = Preset("best").settings(budget, 2000)
-    assert (changes["batch_size"], changes["epoch_patches"], changes["epochs"]) == (4, 200, 40)
+    assert (changes["batch_size"], changes["epoch_patches"], changes["epochs"]) == (8, 400, 40)
     assert Preset("paper").settings(budget, 2000)["batch_size"] == budget.batch_size == 2
 
 
@@ -146,20 +146,6 @@ def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) 
     assert run.task().steps == 77
     with pytest.raises(InputError, match="must say how long monai trains: run it with --equal steps first"):
         Run(tmp_path, "cpu", "time", "monai", "cpu").task()
-
-
-@pytest.mark.parametrize(("seconds", "stands"), [(700, False), (800, True), (1000, True), (1001, False)])
-def test_a_run_of_nearly_the_reference_s_time_is_not_trained_twice(
-    seconds: float, stands: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], frozen: FrozenSet
-) -> None:
-    for system, own in (("nnunet", 1000.0), ("best", seconds)):
-        Run(tmp_path, "cpu", "steps", system, "cpu").note(train={"steps": 1000, "seconds": own})
-    run = Run(tmp_path, "cpu", "time", "best", "cpu")
-    run_system(run, frozen, ())
-    assert ("stands for both" in capsys.readouterr().out) == stands
-    assert ("steps_for_time" in run.record()) != stands
-    tuned = Run(tmp_path, "cpu", "time", "best-tuned", "cpu")  # has the weights of best
-    assert tuned.stands_in_first_column() == stands
 
 
 def test_unknown_budgets_are_refused() -> None:
