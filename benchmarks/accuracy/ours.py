@@ -18,6 +18,7 @@ from trainer.presets import read_preset
 from trainer.settings import merged
 
 METRICS, TUNED = "metrics.csv", "tuned"
+LAST = "bundle-last"  # as the peers: an epoch chosen on validation cases would flatter their scores
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Preset:
         return [work / "run" for work in works]
 
     def bundles(self, task: Task) -> list[Path]:
-        return [task.work / TUNED] if self.tuned else [run / "bundle" for run in self.run_folders(task)]
+        return [task.work / TUNED] if self.tuned else [run / LAST for run in self.run_folders(task)]
 
     def train(self, task: Task) -> Trained:
         from algorithm.bundle import read_bundle
@@ -148,7 +149,7 @@ class Preset:
         began_tuning = time.monotonic()
         if self.tuned:
             decathlon(
-                *("tune", runs[0] / "bundle", "--work", prepared, "--out", task.work / TUNED),
+                *("tune", runs[0] / LAST, "--work", prepared, "--out", task.work / TUNED),
                 *("--device", task.device),
             )
         tuning_seconds = time.monotonic() - began_tuning
@@ -158,7 +159,7 @@ class Preset:
             steps=len(rows) * -(-patches // self.batch_size(budget)),
             seconds=sum(float(row["seconds"]) for row in rows) + tuning_seconds,
             prepare_seconds=prepare_seconds,
-            parameters=sum(parameters_of(read_bundle(run / "bundle").network) for run in runs),
+            parameters=sum(parameters_of(read_bundle(run / LAST).network) for run in runs),
             about=f"preset {preset}, patches {shape}, spacing {spacing}, "
             f"batches of {self.batch_size(budget)}, {changes}"
             + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")

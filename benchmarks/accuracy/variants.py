@@ -12,12 +12,13 @@ from typing import Any
 
 from benchmarks.accuracy.ours import Preset
 from trainer.presets import read_preset
+from trainer.settings import TrainSettings
 
 BASE = "best-all"
 OWN = read_preset("best-cpu").train["augment"]
 IMPLANTS = {name: value for name, value in OWN.items() if name.startswith("implant_")}
 # Mirrors, bending and low resolution, too, and larger turns and scales: what the preset for long trainings has.
-ALL_AUGMENTATION = {**read_preset("best").train["augment"], **IMPLANTS}
+ALL_AUGMENTATION = {**TrainSettings.read(read_preset("best").train, "best").as_dict()["augment"], **IMPLANTS}
 NO_AUGMENTATION = {name: 0.0 for name in OWN if name.endswith("_share") and name not in IMPLANTS}
 
 

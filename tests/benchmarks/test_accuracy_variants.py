@@ -38,13 +38,22 @@ def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
         assert VARIANTS.keys() >= set(variant.bundles_of)
 
 
+def test_all_augmentation_turns_and_scales_more_and_has_the_implants() -> None:
+    base, more = (settings(name).as_dict()["augment"] for name in (BASE, "best-all-augmentation"))
+    assert max(more["rotate_deg_zyx"]) > max(base["rotate_deg_zyx"])
+    assert more["scale"][0] < base["scale"][0]
+    assert more["scale"][1] > base["scale"][1]
+    assert max(more["mirror_zyx"]) > max(base["mirror_zyx"]) == 0
+    assert more["implant_share"] == base["implant_share"] > 0
+
+
 @pytest.mark.parametrize("name", ["best-mirrored", "best-ensemble"])
 def test_a_variant_of_the_prediction_uses_the_bundles_of_others(name: str, tmp_path: Path) -> None:
     task = Task(tmp_path, tmp_path, tmp_path / "steps" / name / "work", Budget.read("ablation"), 1, "cpu")
     others = VARIANTS[name].bundles_of
     assert others
     assert VARIANTS[name].system().bundles(task) == [
-        tmp_path / "steps" / other / "work" / "run" / "bundle" for other in others
+        tmp_path / "steps" / other / "work" / "run" / "bundle-last" for other in others
     ]
 
 
