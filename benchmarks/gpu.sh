@@ -66,14 +66,16 @@ fi
 
 accuracy() {
     local systems
-    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best best-tuned}"
+    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best best-large-batch best-tuned}"
     "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --systems "${systems[@]}" || return
     local others=()
     for system in "${systems[@]}"; do
         [ "$system" = nnunet ] || others+=("$system")
     done
-    "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --equal time \
-        --systems "${others[@]}" || return
+    if [ ${#others[@]} -gt 0 ]; then
+        "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --equal time \
+            --systems "${others[@]}" || return
+    fi
     "$PYTHON" -m benchmarks.accuracy.score "$out/accuracy" --budget gpu --out "$out"
 }
 

@@ -44,9 +44,8 @@ SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
-MIRRORED = (
-    "best",
-)  # presets that predict with the mirrored patches that they were trained with, as nnU-Net does
+# Presets that predict with the mirrored patches that they were trained with, as nnU-Net does.
+MIRRORED = ("best", "best-cpu", "best-gpu")
 OURS = {
     "best-large-batch": Preset("best", mirror=None, changes={"batch_size": 8, "learning_rate": 0.012}),
     "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
@@ -222,7 +221,8 @@ def refuse_other_settings(run: Run, system: Preset) -> None:
                 f"{run.system} uses the weights of {other}, which {its.folder} does not hold yet: run --systems {other}"
             )
     settings = system.digest(budget, run.steps(budget))
-    if run.record().get("settings", settings) != settings:
+    begun = run.record()
+    if "system" in begun and begun.get("settings") != settings:
         raise InputError(
             f"{run.folder} was begun with other settings of {run.system}: move that folder away, and run it anew"
         )

@@ -38,6 +38,7 @@ from trainer.processes import in_processes
 
 RESULTS = FOLDER.parent / "docs" / "RESULTS.md"
 QUARTILES_ML = (0.0, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
+PAPERS_LOSSES = ("paper-topk", "paper")  # the paper's own comparison
 MISSED_DICE = 0.1  # of a tumour that counts as missed, as in the published per-case scores
 TUMOUR = LABELS[LESION]
 ORGAN = LABELS[1]
@@ -249,16 +250,23 @@ def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
     return told
 
 
+def base_of(variant: str) -> str:
+    """Return what a variant changes one thing of: the variant whose weights it predicts with, or all ingredients."""
+    return (VARIANTS[variant].bundles_of or (BASE,))[0]
+
+
 def flattered(system: str, subset: Subset) -> bool:
     """Return whether something of a system was chosen on these very cases."""
     return subset != "test" and system in OURS and OURS[system].tuned
 
 
 def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -> list[tuple[Scored, Scored]]:
-    """Return what is set beside what: our preset beside the peers, or each variant of an ablation beside all of it."""
+    """Return what is set beside what: ours beside the peers, the paper's losses, a variant beside what it changes."""
     if budget == ABLATION:
-        return [(one, its) for its in scored if its.system == BASE for one in scored if one is not its]
-    return [
+        return [
+            (one, its) for one in scored for its in scored if its.system == base_of(one.system) != one.system
+        ]
+    beside_peers = [
         (mine, its)
         for mine in scored
         for its in scored
@@ -267,6 +275,13 @@ def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -
         # At equal time the reference's own run of the first column is what the others are beside.
         and (its.equal == mine.equal or its.system == REFERENCE)
     ]
+    losses = [
+        (mine, its)
+        for mine in scored
+        for its in scored
+        if (mine.system, its.system) == PAPERS_LOSSES and mine.equal == its.equal
+    ]
+    return beside_peers + losses
 
 
 def table(

@@ -12,7 +12,7 @@ from algorithm.geometry import Geometry
 from algorithm.images import read_image, read_labels, write_labels
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.dynunet import levels
-from benchmarks.accuracy.ours import assignments
+from benchmarks.accuracy.ours import Preset, assignments
 from benchmarks.accuracy.run import Run, main
 from benchmarks.accuracy.task import LABELS, Budget, keep_prediction, missing
 from trainer.settings import read_assignments
@@ -74,7 +74,8 @@ def test_a_preset_may_have_a_grid_of_its_own(tmp_path: Path, monkeypatch: pytest
         "[grids.best]\npatch_shape_zyx = [16, 64, 64]\n"
     )
     monkeypatch.setattr("benchmarks.accuracy.task.BUDGETS", tmp_path)
-    assert Budget.read("own").grids == {"best": {"patch_shape_zyx": [16, 64, 64]}}
+    assert Preset("best").shape(Budget.read("own")) == [16, 64, 64]
+    assert Preset("paper").shape(Budget.read("own")) == [16, 32, 32]
     (tmp_path / "bad.toml").write_text(
         (tmp_path / "own.toml").read_text().replace("steps = 4", "stepz = 4", 1)
     )

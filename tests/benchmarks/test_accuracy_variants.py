@@ -10,7 +10,7 @@ import pytest
 from algorithm.errors import InputError
 from benchmarks.accuracy.frozen import Subset
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import OURS, Run, main, refuse_other_settings
+from benchmarks.accuracy.run import OURS, Equal, Run, main, refuse_other_settings
 from benchmarks.accuracy.score import Scored, pairs_of
 from benchmarks.accuracy.task import Budget, Task
 from benchmarks.accuracy.variants import BASE, VARIANTS
@@ -66,9 +66,25 @@ def test_the_best_preset_is_mirrored_as_it_was_trained() -> None:
 
 
 def test_each_variant_is_set_beside_the_base() -> None:
-    scored = [Scored(name, "steps", {}, {}) for name in ("best-no-ema", BASE, "best-top-k")]
-    pairs = pairs_of(scored, "ablation", "validation", "best")
-    assert [(one.system, its.system) for one, its in pairs] == [("best-no-ema", BASE), ("best-top-k", BASE)]
+    names = ("best-no-ema", BASE, "best-all-augmentation", "best-mirrored", "best-ensemble")
+    pairs = pairs_of([Scored(name, "steps", {}, {}) for name in names], "ablation", "validation", "best")
+    assert {one.system: its.system for one, its in pairs} == {
+        "best-no-ema": BASE,
+        "best-all-augmentation": BASE,
+        "best-mirrored": "best-all-augmentation",  # whose weights it mirrors
+        "best-ensemble": BASE,
+    }
+
+
+def test_the_paper_s_losses_are_compared_with_each_other() -> None:
+    scored = [
+        Scored(name, equal, {}, {}) for equal in get_args(Equal) for name in ("paper", "paper-topk", "best")
+    ]
+    pairs = pairs_of(scored, "cpu", "validation", "best")
+    assert [(one.title, its.title) for one, its in pairs] == [
+        ("paper-topk, equal steps", "paper, equal steps"),
+        ("paper-topk, equal time", "paper, equal time"),
+    ]
 
 
 def test_what_was_tuned_on_validation_cases_is_set_beside_others_on_test_cases_alone() -> None:
@@ -92,8 +108,15 @@ def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path: Path) 
     run = Run(tmp_path, "cpu", "steps", "best", "cpu")
     refuse_other_settings(run, Preset("best"))
     refuse_other_settings(run, Preset("best"))
-    with pytest.raises(InputError, match="was begun with other settings of best: move that folder away"):
+    run.note(system="best")
+    refuse_other_settings(run, Preset("best"))
+    refused = "was begun with other settings of best: move that folder away"
+    with pytest.raises(InputError, match=refused):
         refuse_other_settings(run, Preset("best", changes={"dropout": 0.3}))
+    unknown = Run(tmp_path, "cpu", "time", "best", "cpu")
+    unknown.note(system="best", steps_for_time=3)  # with what, its record does not say
+    with pytest.raises(InputError, match=refused):
+        refuse_other_settings(unknown, Preset("best"))
 
 
 @pytest.mark.parametrize(
