@@ -27,6 +27,7 @@ from benchmarks.page import FOLDER
 from trainer.evaluate import Pair, pair_cases
 from trainer.figures import save_overlay_grid
 from trainer.lesions import match_lesions
+from trainer.metrics import Overlap
 from trainer.overlay import OverlayRow
 
 MOST = 10
@@ -62,6 +63,7 @@ class Tumour:
         lesions = match_lesions(tumour, called, voxel_ml=grid.voxel_ml)
         if len(lesions.reference_ml) != 1:
             return None
+        overlap = Overlap(int((tumour & called).sum()), int(tumour.sum()), int(called.sum()))
         scan = sitk.GetArrayFromImage(read_image(image))
         probability = sitk.GetArrayFromImage(read_image(map_path(pair.prediction, TUMOUR)))
         return cls(
@@ -69,7 +71,7 @@ class Tumour:
             lesions.reference_ml[0],
             float(np.median(scan[tumour]) - np.median(scan[reference == 1])),
             float(probability[tumour].max()),
-            2.0 * np.count_nonzero(tumour & called) / (np.count_nonzero(tumour) + np.count_nonzero(called)),
+            overlap.dice or 0.0,
             lesions.found[0],
         )
 
