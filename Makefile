@@ -96,8 +96,8 @@ bench-accuracy: $(VENV)/bench.stamp
 FROZEN = build/accuracy/data
 phantom-bundle: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.accuracy.frozen make build/accuracy
-	$(BIN)/decathlon prepare $(FROZEN)/Task07_Pancreas --split $(FROZEN)/split.json --preset best-cpu --out build/phantom/frozen
-	$(BIN)/decathlon train build/phantom/frozen --preset best-cpu --out build/phantom/first
+	$(BIN)/decathlon prepare $(FROZEN)/Task07_Pancreas --split $(FROZEN)/split.json --preset tools/phantom-first.toml --out build/phantom/frozen
+	$(BIN)/decathlon train build/phantom/frozen --preset tools/phantom-first.toml --out build/phantom/first
 	$(BIN)/decathlon phantom build/phantom/data --cases 16 --test 0 --size full --difficulty hard --seed 4
 	$(BIN)/decathlon prepare build/phantom/data/Task07_Pancreas --preset tools/phantom.toml --out build/phantom/work
 	$(BIN)/decathlon train build/phantom/work --preset tools/phantom.toml --weights build/phantom/first/bundle --out build/phantom/run

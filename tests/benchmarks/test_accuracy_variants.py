@@ -38,13 +38,19 @@ def test_variants_are_trained_as_long_and_each_differs_from_the_base() -> None:
         assert VARIANTS.keys() >= set(variant.bundles_of)
 
 
-def test_all_augmentation_turns_and_scales_more_and_has_the_implants() -> None:
-    base, more = (settings(name).as_dict()["augment"] for name in (BASE, "best-all-augmentation"))
-    assert max(more["rotate_deg_zyx"]) > max(base["rotate_deg_zyx"])
-    assert more["scale"][0] < base["scale"][0]
-    assert more["scale"][1] > base["scale"][1]
-    assert max(more["mirror_zyx"]) > max(base["mirror_zyx"]) == 0
-    assert more["implant_share"] == base["implant_share"] > 0
+def test_each_step_of_augmentation_adds_to_the_one_before() -> None:
+    none, light, full = (
+        settings(name).as_dict()["augment"]
+        for name in (BASE, "best-light-augmentation", "best-all-augmentation")
+    )
+    shares = {name for name in none if name.endswith("_share") and name != "implant_share"}
+    assert {name for name in shares if none[name]} == set()
+    assert {name for name in shares if light[name]} < {name for name in shares if full[name]}
+    assert max(full["rotate_deg_zyx"]) > max(light["rotate_deg_zyx"])
+    assert full["scale"][0] < light["scale"][0]
+    assert full["scale"][1] > light["scale"][1]
+    assert max(full["mirror_zyx"]) > max(light["mirror_zyx"]) == max(none["mirror_zyx"]) == 0
+    assert full["implant_share"] == light["implant_share"] == none["implant_share"] > 0
 
 
 @pytest.mark.parametrize("name", ["best-mirrored", "best-ensemble"])
@@ -141,12 +147,16 @@ def test_what_is_said_of_the_large_patch_is_its_size() -> None:
     assert f"{sides[0]} x {sides[1]} mm" in VARIANTS["best-large-patch"].what
 
 
-def test_the_shipped_weights_go_on_with_the_network_of_best_cpu() -> None:
-    first, then = read_preset("best-cpu"), read_preset(str(REPOSITORY / "tools" / "phantom.toml"))
-    assert "--preset best-cpu --out build/phantom/first" in (REPOSITORY / "Makefile").read_text()
-    began = TrainSettings.read(first.train, "best-cpu")
+def test_the_shipped_weights_go_on_with_the_network_that_they_began_with() -> None:
+    first, then = (
+        read_preset(str(REPOSITORY / "tools" / f"{name}.toml")) for name in ("phantom-first", "phantom")
+    )
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert "--preset tools/phantom-first.toml --out build/phantom/first" in makefile
+    assert "--preset tools/phantom.toml --weights build/phantom/first/bundle" in makefile
+    began = TrainSettings.read(first.train, "phantom-first")
     goes_on = TrainSettings.read(then.train, "phantom")
-    for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs"):
+    for name in ("base_filters", "depth", "context_blocks", "activation", "tie_context_convs", "augment"):
         assert getattr(goes_on, name) == getattr(began, name), name
     assert then.prepare.spacing_zyx_mm == first.prepare.spacing_zyx_mm
     assert then.prepare.patch_shape_zyx == first.prepare.patch_shape_zyx
