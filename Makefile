@@ -113,6 +113,7 @@ bench-smoke: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.inference --smoke --precision float32
 	$(BIN)/python -m benchmarks.search --smoke
 	$(BIN)/python -m benchmarks.evaluation --smoke
+	$(BIN)/pytest tests/benchmarks/test_accuracy_systems.py  # with the peers that `make test` does not install
 	$(BIN)/python -m benchmarks.accuracy.run --smoke
 
 check: $(VENV)/dev.stamp

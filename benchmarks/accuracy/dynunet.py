@@ -1,7 +1,8 @@
 """MONAI's DynUNet with Dice + cross entropy, as its tutorial for the Decathlon trains it.
 
-Network, transforms, optimiser and schedule are those of MONAI's dynunet_pipeline; its tables of windows by task are
-taken from the training cases instead, in the same way (percentiles 0.5 and 99.5, mean and deviation of the foreground).
+Network, crops, augmentation, loss, optimiser, schedule and mirrored inference are those of MONAI's dynunet_pipeline for
+task 07; its tables of windows by task are taken from the training cases instead, in the same way (percentiles 0.5 and
+99.5, mean and deviation of the foreground), and `Spacingd` resamples in the place of its own cubic code.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from benchmarks.accuracy.task import (
     Budget,
     Task,
     Trained,
+    digest_of,
     keep_prediction,
     missing,
     parameters_of,
@@ -40,10 +43,30 @@ CHECKPOINT, INTENSITIES = "checkpoint.pt", "intensities.json"
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, POWER = 0.01, 0.99, 3e-5, 0.9
 SMALLEST_EDGE = 4  # voxels that an axis keeps at the bottom of the network
 SUPERVISED = 3  # scales below the full one whose outputs have a loss
+FOREGROUND, BACKGROUND = 1, 1  # crops around a voxel of either, in this proportion
+BATCH_DICE = False  # of each patch, not of all of a step
+MIRRORS = tuple(axes for count in range(4) for axes in combinations((2, 3, 4), count))  # of (n, c, x, y, z)
 
 
 class DynUNet:
     """MONAI's re-implementation of nnU-Net's network and training."""
+
+    def digest(self, budget: Budget, steps: int) -> str:
+        return digest_of(
+            [
+                *(
+                    LEARNING_RATE,
+                    MOMENTUM,
+                    WEIGHT_DECAY,
+                    POWER,
+                    SUPERVISED,
+                    FOREGROUND,
+                    BACKGROUND,
+                    BATCH_DICE,
+                ),
+                *(MIRRORS, budget.spacing_zyx_mm, budget.patch_shape_zyx, budget.batch_size, steps),
+            ]
+        )
 
     def train(self, task: Task) -> Trained:
         warnings.simplefilter("ignore")  # what MONAI says of its own
@@ -126,17 +149,23 @@ class DynUNet:
         for path in missing(images, out):
             item = before({"image": str(path)})
             with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-                logits: Any = sliding_window_inference(
+                maps = mirrored(
+                    lambda image: sliding_window_inference(
+                        image, task.budget.patch_shape_zyx[::-1], 1, network, overlap=0.5, mode="gaussian"
+                    ),
                     item["image"][None].to(device),
-                    task.budget.patch_shape_zyx[::-1],
-                    1,
-                    network,
-                    overlap=0.5,
-                    mode="gaussian",
                 )
-            item["maps"] = logits[0].float().softmax(dim=0).cpu()
-            maps = back(item)["maps"].numpy()
-            keep_prediction(path, out, np.ascontiguousarray(maps.transpose(0, 3, 2, 1), np.float32))
+            item["maps"] = maps[0].cpu()
+            restored = back(item)["maps"].numpy()
+            keep_prediction(path, out, np.ascontiguousarray(restored.transpose(0, 3, 2, 1), np.float32))
+
+
+def mirrored(segment: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+    """Return the mean probabilities (1, K, x, y, z) of an image (1, 1, x, y, z) and its seven mirror images."""
+    total = torch.zeros(())
+    for axes in MIRRORS:
+        total = total + segment(image.flip(axes)).flip(axes).float().softmax(dim=1).cpu()
+    return total / len(MIRRORS)
 
 
 def measure(cases: Sequence[Case], file: Path) -> dict[str, float]:
@@ -197,7 +226,12 @@ class Batches:
         )
 
         keys = ("image", "label")
-        load = Compose([*loading(keys, budget, intensities), FgBgToIndicesd("label")])
+        load = Compose(
+            [
+                *loading(keys, budget, intensities),
+                FgBgToIndicesd("label", image_key="image", image_threshold=0.0),
+            ]
+        )
         self.items = [load({"image": str(case.image), "label": str(case.label)}) for case in cases]
         self.batch_size, self.seed, self.workers = budget.batch_size, seed, workers
         smooth = (0.5, 1.15)
@@ -207,8 +241,8 @@ class Batches:
                     keys,
                     "label",
                     budget.patch_shape_zyx[::-1],
-                    pos=2,
-                    neg=1,
+                    pos=FOREGROUND,
+                    neg=BACKGROUND,
                     num_samples=1,
                     fg_indices_key="label_fg_indices",
                     bg_indices_key="label_bg_indices",
@@ -290,18 +324,13 @@ def levels(
 
 
 def make_loss() -> Any:
-    """Return the loss of the stacked scales (n, s, c, x, y, z), each with half the weight of the finer one."""
+    """Return the loss of the stacked scales (n, s, c, x, y, z): a sum, each with half the weight of the finer one."""
     from monai.losses import DiceCELoss
 
-    loss_of = DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+    loss_of = DiceCELoss(to_onehot_y=True, softmax=True, batch=BATCH_DICE)
 
     def deep(scales: Tensor, labels: Tensor) -> Tensor:
         parts = torch.unbind(scales.float(), dim=1)
-        weights = [0.5**number for number in range(len(parts))]
-        total: Tensor = sum(
-            (weight * loss_of(part, labels) for weight, part in zip(weights, parts, strict=True)),
-            start=torch.zeros((), device=labels.device),
-        )
-        return total / sum(weights)
+        return torch.stack([0.5**number * loss_of(part, labels) for number, part in enumerate(parts)]).sum()
 
     return deep

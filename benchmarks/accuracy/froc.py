@@ -143,6 +143,18 @@ class Curve:
         allowed = np.where(rates <= target + 1e-9, missed, np.inf).min(axis=1)
         return np.minimum(allowed, counts @ self.lesions)
 
+    def point_at(self, target: float) -> int | None:
+        """Return the operating point with the fewest misses at `target` false positives a scan, or None."""
+        calls, missed = self.false_positives.sum(axis=0), self.missed.sum(axis=0)
+        allowed = np.flatnonzero(calls <= (target + 1e-9) * len(self.lesions))
+        return int(allowed[np.lexsort((calls[allowed], missed[allowed]))[0]]) if len(allowed) else None
+
+    def at(self, point: int | None) -> tuple[int, float]:
+        """Return the lesions missed, and the false positives a scan, at a point; at None nothing is called."""
+        if point is None:
+            return int(self.lesions.sum()), 0.0
+        return int(self.missed[:, point].sum()), float(self.false_positives[:, point].mean())
+
 
 def resamples(cases: int) -> NDArray[np.float64]:
     """Return how often each case is in each bootstrap sample, float64 (n, cases); the same every time."""

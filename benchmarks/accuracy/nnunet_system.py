@@ -19,7 +19,16 @@ import torch
 from numpy.typing import NDArray
 
 from algorithm.files import replacing
-from benchmarks.accuracy.task import LABELS, Task, Trained, keep_prediction, missing, parameters_of
+from benchmarks.accuracy.task import (
+    LABELS,
+    Budget,
+    Task,
+    Trained,
+    digest_of,
+    keep_prediction,
+    missing,
+    parameters_of,
+)
 from trainer.dataset import Dataset
 from trainer.split import read_split
 
@@ -36,6 +45,14 @@ class NNUNet:
 
     def __init__(self, planner: str = "ExperimentPlanner", plans: str = "nnUNetPlans") -> None:
         self.planner, self.plans = planner, plans
+
+    def digest(self, budget: Budget, steps: int) -> str:
+        return digest_of(
+            [
+                *(self.planner, self.plans, CONFIGURATION),
+                *(budget.spacing_zyx_mm, budget.nnunet_memory_gb, min(budget.epoch_steps, steps), steps),
+            ]
+        )
 
     def train(self, task: Task) -> Trained:
         self._set_places(task)

@@ -13,7 +13,17 @@ from typing import Any
 
 from algorithm.errors import InputError
 from algorithm.probabilities import PROBABILITIES, map_names
-from benchmarks.accuracy.task import LABELS, LESION, Budget, Task, Trained, name_of, parameters_of, threads
+from benchmarks.accuracy.task import (
+    LABELS,
+    LESION,
+    Budget,
+    Task,
+    Trained,
+    digest_of,
+    name_of,
+    parameters_of,
+    threads,
+)
 from trainer.presets import read_preset
 from trainer.settings import merged
 
@@ -103,7 +113,7 @@ class Preset:
             self.mirror,
             self.tuned,
         ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        return digest_of(told)
 
     def trained_mirrored(self, budget: Budget) -> str:
         """Return the axes along which training patches are mirrored, such as "zyx"."""

@@ -115,18 +115,28 @@ class Run:
         return int(kept) if kept else self._steps_for_time()
 
     def _steps_for_time(self) -> int:
-        """Return the steps that take as long as the reference's, by the system's own pace in the first column."""
-        records = []
-        for system in (REFERENCE, self.system):
-            run = Run(self.root, self.budget, "steps", system, self.device)
-            record = run.record()
-            if "train" not in record:
-                raise InputError(
-                    f"{run.folder / RECORD} must say how long {system} trains: run it with --equal steps first"
-                )
-            records.append(record["train"])
-        reference, own = records
-        return max(1, round(own["steps"] * reference["seconds"] / own["seconds"]))
+        """Return the steps that take as long as the reference's of the budget, by the pace of either."""
+        reference, own = (
+            Run(self.root, self.budget, "steps", system, self.device).pace()
+            for system in (REFERENCE, self.system)
+        )
+        return max(1, round(Budget.read(self.budget).steps * reference / own))
+
+    def pace(self) -> float:
+        """Return the seconds of a step: the least of this run and of trials, since other work only ever adds some.
+
+        Raises:
+            InputError: the run is not trained.
+
+        """
+        record = self.record()
+        if "train" not in record:
+            raise InputError(
+                f"{self.folder / RECORD} must say how long {self.system} trains: run it with --equal steps first"
+            )
+        trials = self.folder.parent.parent.glob(f"trial-*/{name_of(self.system)}/{RECORD}")
+        records = [record, *(json.loads(file.read_text()) for file in trials)]
+        return min(one["train"]["seconds"] / one["train"]["steps"] for one in records if "train" in one)
 
 
 def system_of(name: str) -> System:
@@ -185,9 +195,7 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
     if run.equal == "time" and "steps_for_time" not in run.record():
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
-    system = system_of(run.system)
-    if isinstance(system, Preset):
-        refuse_other_settings(run, system)
+    refuse_other_settings(run, system_of(run.system))
     device = torch.device(run.device)
     run.note(
         system=run.system,
@@ -206,15 +214,15 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
         sys.stdout.flush()
 
 
-def refuse_other_settings(run: Run, system: Preset) -> None:
-    """Keep in the record what a preset is trained with.
+def refuse_other_settings(run: Run, system: System) -> None:
+    """Keep in the record what a system is trained with.
 
     Raises:
         InputError: the run was begun with something else, or the weights that it uses are not all trained.
 
     """
     budget = Budget.read(run.budget)
-    for other in system.bundles_of:
+    for other in system.bundles_of if isinstance(system, Preset) else ():
         its = replace(run, system=other)
         if "train" not in its.record():
             raise InputError(

@@ -27,17 +27,20 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, REFERENCE, Equal
+from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, RECORD, REFERENCE, Equal, system_of
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, VARIANTS
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
-from trainer.intervals import Paired, interval_of_mean
+from trainer.intervals import Paired, holm, interval_of_mean
 from trainer.phantom.statistics import PROBABILITIES, TUMOUR_ML
 from trainer.processes import in_processes
 
 RESULTS = FOLDER.parent / "docs" / "RESULTS.md"
 QUARTILES_ML = (0.0, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
+# What the claim is of, chosen on validation before test cases were looked at: one system a column, beside both peers.
+CLAIMED: Mapping[Equal, str] = {"steps": "best-large-batch", "time": "best"}
+CLAIMED_PEERS = ("nnunet", "monai")
 PAPERS_LOSSES = ("paper-topk", "paper")  # the paper's own comparison
 MISSED_DICE = 0.1  # of a tumour that counts as missed, as in the published per-case scores
 TUMOUR = LABELS[LESION]
@@ -164,11 +167,14 @@ class Scored:
 
 
 def read_scored(
-    folder: Path, equal: Equal, system: str, reference: Path, subset: Subset, out: Path
+    folder: Path, equal: Equal, system: str, budget: Budget, reference: Path, subset: Subset, out: Path
 ) -> Scored | None:
-    """Score one run; None where it has no predictions of the subset yet."""
-    record_file = folder / "record.json"
+    """Score one run; None where it has no predictions of the subset yet, or is not of today's settings."""
+    record_file = folder / RECORD
     if not record_file.is_file() or subset not in (record := json.loads(record_file.read_text())):
+        return None
+    if not is_todays(record, system, budget):
+        sys.stderr.write(f"{folder} is of other settings of {system}, and is left out: move it away\n")
         return None
     pairs = with_probabilities(pair_cases(reference, folder / PREDICTIONS / subset), LABELS)
     scores = evaluate(pairs, out / equal / system, labels=LABELS)
@@ -191,6 +197,17 @@ def respond_to(pair: Pair) -> Response:
     return respond(pair.case, pair.reference, map_path(pair.prediction, TUMOUR), LESION)
 
 
+def is_todays(record: Mapping[str, Any], system: str, budget: Budget) -> bool:
+    """Return whether a record is of what the system is now, and not of what once had its name."""
+    if budget.name == ABLATION and system not in VARIANTS:
+        return False
+    try:
+        settings = system_of(system).digest(budget, record.get("steps_for_time") or budget.steps)
+    except InputError:  # a preset that there is no more
+        return False
+    return record.get("settings") == settings
+
+
 def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[Scored]:
     """Return the scores of earlier runs of the same budget and the same cases, and say which are of others."""
     if not kept.is_file():
@@ -199,12 +216,14 @@ def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[S
     for told in json.loads(kept.read_text())["systems"]:
         record = told["record"]
         alike = record.get("shared") == budget.shared and (record.get("set") or {}).get(subset) == digest
-        if alike:
-            scored.append(Scored.from_json(told))
-        else:
+        if not alike:
             sys.stderr.write(
                 f"{kept}: {told['system']} is of another budget or other cases, and is left out\n"
             )
+        elif not is_todays(record, told["system"], budget):
+            sys.stderr.write(f"{kept}: {told['system']} is of other settings, and is left out\n")
+        else:
+            scored.append(Scored.from_json(told))
     return scored
 
 
@@ -212,12 +231,13 @@ def find_scored(
     root: Path, budget: str, frozen: FrozenSet, reference: Path, subset: Subset, kept: Path
 ) -> list[Scored]:
     """Score every run of a budget, peers first; runs that are in the file `kept` and no longer in `root` stay."""
-    earlier = read_kept(kept, Budget.read(budget), frozen.subset_digest(subset), subset)
+    told = Budget.read(budget)
+    earlier = read_kept(kept, told, frozen.subset_digest(subset), subset)
     found = {(one.equal, one.system): one for one in earlier}
     for equal in get_args(Equal):
         for folder in (root / "runs" / budget / equal).glob("*"):
             scored = read_scored(
-                folder, equal, folder.name, reference, subset, root / "scores" / budget / subset
+                folder, equal, folder.name, told, reference, subset, root / "scores" / budget / subset
             )
             if scored is not None:
                 found[equal, folder.name] = scored
@@ -236,7 +256,7 @@ def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
 
 def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
     """Return ours - theirs: Dice of both labels, and tumours missed at each number of false positives a scan."""
-    told: dict[str, Any] = {"ours": ours.title, "theirs": theirs.title}
+    told: dict[str, Any] = {"ours": ours.title, "theirs": theirs.title, "claimed": is_claimed(ours, theirs)}
     for label in (ORGAN, TUMOUR):
         mine, its = ours.dice(label), theirs.dice(label)
         pairs = [(mine[case], its[case]) for case in mine if mine[case] is not None and its[case] is not None]
@@ -248,6 +268,28 @@ def beside(ours: Scored, theirs: Scored) -> dict[str, Any]:
         for target in TARGETS
     }
     return told
+
+
+def is_claimed(ours: Scored, theirs: Scored) -> bool:
+    """Return whether a difference is one of those that the claim is of, all of which are paired by `pairs_of`."""
+    return CLAIMED[ours.equal] == ours.system and theirs.system in CLAIMED_PEERS
+
+
+def adjust(differences: Sequence[dict[str, Any]]) -> None:
+    """Add to both labels' differences of what is claimed their p of so many tests (Holm)."""
+    tests = [one[label] for one in differences if one["claimed"] for label in (ORGAN, TUMOUR)]
+    for test, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+        test["p_of_all"] = p
+
+
+def at_points(scored: Sequence[Scored], validation: Sequence[Scored]) -> dict[str, list[tuple[int, float]]]:
+    """Return misses and false positives a scan at the operating points that validation cases chose, by title."""
+    chosen = {one.title: Curve.of(one.responses) for one in validation}
+    return {
+        one.title: [Curve.of(one.responses).at(chosen[one.title].point_at(target)) for target in TARGETS]
+        for one in scored
+        if one.title in chosen
+    }
 
 
 def base_of(variant: str) -> str:
@@ -285,7 +327,11 @@ def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -
 
 
 def table(
-    scored: Sequence[Scored], differences: Sequence[Mapping[str, Any]], about: str, subset: Subset
+    scored: Sequence[Scored],
+    differences: Sequence[Mapping[str, Any]],
+    points: Mapping[str, Sequence[tuple[int, float]]],
+    about: str,
+    subset: Subset,
 ) -> str:
     """Return the part of the page."""
     tumours = scored[0].lesions()[0]
@@ -321,7 +367,18 @@ def table(
         for one in differences:
             cells = [signed(one[label]) for label in (ORGAN, TUMOUR)]
             cells += [signed(one["missed_at"][str(target)], digits=0) for target in TARGETS]
-            lines.append(f"| {one['ours']}, less {one['theirs']} | {' | '.join(cells)} |")
+            title = f"{one['ours']}, less {one['theirs']}"
+            lines.append(f"| {f'**{title}**' if one['claimed'] else title} | {' | '.join(cells)} |")
+    if points:
+        lines += [
+            "",
+            "| missed (false positives a scan), where validation chose the operating point for "
+            + " | ".join(f"{target:g}" for target in TARGETS)
+            + " |",
+            "|---" * (1 + len(TARGETS)) + "|",
+        ]
+        for title, found in points.items():
+            lines.append(f"| {title} | {' | '.join(f'{missed} ({calls:.2f})' for missed, calls in found)} |")
     return "\n".join(lines)
 
 
@@ -335,6 +392,7 @@ def signed(found: Mapping[str, Any], digits: int = 3) -> str:
     if interval is None:
         return text
     p = f", p {found['p']:.2g}" if "p" in found else ""
+    p += f", of all claims {found['p_of_all']:.2g}" if "p_of_all" in found else ""
     return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}{p})"
 
 
@@ -367,6 +425,16 @@ def score(
     kept = (out or root / "scores") / f"{budget}-{subset}.json"
     scored = find_scored(root, budget, frozen, reference, subset, kept)
     differences = [beside(*pair) for pair in pairs_of(scored, budget, subset, name_of(ours))]
+    adjust(differences)
+    points = {}
+    if subset == "test":
+        chosen_by = read_kept(
+            (out or root / "scores") / f"{budget}-validation.json",
+            Budget.read(budget),
+            frozen.subset_digest("validation"),
+            "validation",
+        )
+        points = at_points(scored, chosen_by)
     record = scored[0].record
     about = (
         f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].cases)} {subset} "
@@ -374,9 +442,14 @@ def score(
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         + "."
     )
-    text = table(scored, differences, about, subset)
+    text = table(scored, differences, points, about, subset)
     if out is not None:
-        content = {"about": about, "systems": [one.to_json() for one in scored], "differences": differences}
+        content = {
+            "about": about,
+            "systems": [one.to_json() for one in scored],
+            "differences": differences,
+            "at_points_of_validation": points,
+        }
         out.mkdir(parents=True, exist_ok=True)
         with replacing(kept) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from dataclasses import dataclass, field, fields
@@ -129,6 +131,14 @@ class System(Protocol):
 
     def predict(self, task: Task, images: Path, out: Path) -> None:
         """Write a label map and the lesion's probability of every image that has none yet."""
+
+    def digest(self, budget: Budget, steps: int) -> str:
+        """Return a hash of all that decides the weights and the predictions, apart from the cases."""
+
+
+def digest_of(told: Any) -> str:
+    """Return the SHA-256 of what can be written as JSON."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def name_of(system: str) -> str:

@@ -25,7 +25,8 @@ from benchmarks.accuracy.froc import (
     without_specks,
 )
 from benchmarks.accuracy.frozen import FrozenSet
-from benchmarks.accuracy.score import main, score
+from benchmarks.accuracy.run import system_of
+from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, main, score
 from benchmarks.accuracy.task import LABELS, Budget
 from trainer.overlay import OverlayRow
 
@@ -138,6 +139,7 @@ def root(tmp_path: Path) -> Path:
             "validation": {"seconds": 1.0},
             "set": {"validation": FrozenSet.read().subset_digest("validation")},
             "shared": Budget.read("cpu").shared,
+            "settings": system_of(system).digest(Budget.read("cpu"), Budget.read("cpu").steps),
         }
         (tmp_path / "runs" / "cpu" / "steps" / system / "record.json").write_text(json.dumps(record))
     return tmp_path
@@ -190,6 +192,74 @@ def test_scores_of_another_budget_or_of_other_cases_do_not_stay(
     _, left = scored(root)
     assert [one["system"] for one in left["systems"]] == ["best"]
     assert "nnunet is of another budget or other cases, and is left out" in capsys.readouterr().err
+
+
+def test_scores_of_other_settings_do_not_stay(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scored(root)
+    kept = root / "out" / "cpu-validation.json"
+    content = json.loads(kept.read_text())
+    content["systems"][0]["record"]["settings"] = "those of last year"
+    gone = json.loads(json.dumps(content["systems"][1]))
+    gone["system"] = "a-preset-that-is-no-more"
+    content["systems"].append(gone)
+    kept.write_text(json.dumps(content))
+    shutil.rmtree(root / "runs" / "cpu" / "steps" / "nnunet")
+    _, left = scored(root)
+    assert [one["system"] for one in left["systems"]] == ["best"]
+    said = capsys.readouterr().err
+    assert "nnunet is of other settings, and is left out" in said
+    assert "a-preset-that-is-no-more is of other settings, and is left out" in said
+
+
+def test_a_run_of_other_settings_is_not_scored(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = root / "runs" / "cpu" / "steps" / "nnunet" / "record.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "settings": None}))
+    _, left = scored(root)
+    assert [one["system"] for one in left["systems"]] == ["best"]
+    assert "nnunet is of other settings of nnunet, and is left out: move it away" in capsys.readouterr().err
+
+
+def system(name: str, tumours: list[float], *, calls: float = 0.0) -> Scored:
+    """Four cases in which the tumour has these probabilities, and elsewhere is called with another."""
+    cases = {
+        str(number): Case(
+            {"pancreas": 0.8 + value / 10, "cancer": value},
+            (1.0,),
+            (value >= 0.5,),
+            0,
+            response(tumour=value, elsewhere=calls),
+        )
+        for number, value in enumerate(tumours)
+    }
+    return Scored(name, "steps", {}, cases)
+
+
+def test_validation_chooses_the_operating_point_and_test_cases_are_counted_at_it() -> None:
+    validation = system("nnunet", [0.9, 0.9, 0.9, 0.4], calls=0.3)
+    test = system("nnunet", [0.9, 0.35, 0.2, 0.1], calls=0.5)
+    # Just above 0.3 all four are found without a false one; in the test cases that misses two and calls four.
+    assert at_points([test], [validation]) == {test.title: [(2, 1.0)] * 4}
+    assert Curve.of(test.responses).missed_at(0.125).tolist() == [3.0]
+    assert at_points([test], []) == {}
+
+
+def test_nothing_is_called_where_validation_has_no_point_with_so_few_false_positives() -> None:
+    curve = Curve(np.array([1]), np.array([[0, 0]]), np.array([[1, 2]]))
+    assert (curve.point_at(1.0), curve.point_at(0.5)) == (0, None)
+    assert (curve.at(0), curve.at(None)) == ((0, 1.0), (1, 0.0))
+
+
+def test_the_claims_alone_pay_for_their_number() -> None:
+    ours, other, peer = (
+        system(name, [0.9 - worse, 0.8 - worse, 0.7, 0.6 - worse])
+        for name, worse in (("best-large-batch", 0.0), ("best", 0.1), ("nnunet", 0.2))
+    )
+    told = [beside(ours, peer), beside(other, peer)]
+    adjust(told)
+    assert [one["claimed"] for one in told] == [True, False]
+    for label in ("pancreas", "cancer"):
+        assert told[0][label]["p_of_all"] == pytest.approx(min(1.0, 2 * told[0][label]["p"]))
+        assert "p_of_all" not in told[1][label]
 
 
 def test_pictures_show_what_was_found_and_what_was_missed(

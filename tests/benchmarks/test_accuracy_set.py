@@ -141,7 +141,13 @@ def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) 
     for system, seconds in (("nnunet", 6000.0), ("best", 1500.0)):
         Run(tmp_path, "cpu", "steps", system, "cpu").note(train={"steps": 1000, "seconds": seconds})
     run = Run(tmp_path, "cpu", "time", "best", "cpu")
-    assert run.task().steps == 4000
+    assert run.task().steps == 4 * Budget.read("cpu").steps
+    # A trial on a quiet machine says what other work had added to the reference's time, and a slower one nothing.
+    for steps, seconds in ((100, 300.0), (50, 900.0)):
+        Run(tmp_path, "cpu", "steps", "nnunet", "cpu", trial=steps).note(
+            train={"steps": steps, "seconds": seconds}
+        )
+    assert run.task().steps == 2 * Budget.read("cpu").steps
     run.note(steps_for_time=77)  # a continued run keeps what it began with
     assert run.task().steps == 77
     with pytest.raises(InputError, match="must say how long monai trains: run it with --equal steps first"):

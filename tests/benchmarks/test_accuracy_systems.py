@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.images import read_image, read_labels, write_labels
 from algorithm.probabilities import map_path
-from benchmarks.accuracy.dynunet import levels
+from benchmarks.accuracy.dynunet import DynUNet, levels, make_loss, mirrored
+from benchmarks.accuracy.nnunet_system import NNUNet
 from benchmarks.accuracy.ours import Preset, assignments
 from benchmarks.accuracy.run import Run, main
 from benchmarks.accuracy.task import LABELS, Budget, keep_prediction, missing
@@ -39,6 +42,44 @@ def test_an_axis_is_halved_while_it_is_fine_and_long(
 
 def test_the_first_kernels_are_flat_where_slices_are_thick() -> None:
     assert levels((64, 64, 16), (0.8, 0.8, 5.0))[0][:2] == [[3, 3, 1], [3, 3, 1]]
+
+
+def test_the_loss_of_monai_is_a_sum_over_scales() -> None:
+    pytest.importorskip("monai")
+    labels = torch.zeros(2, 1, 4, 4, 4)
+    labels[0, :, 1:3], labels[1, :, 2:, 1] = 1, 2
+    logits = torch.randn(2, 3, 3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def one(scale: torch.Tensor) -> float:
+        shares = scale.softmax(dim=1)
+        there = torch.nn.functional.one_hot(labels[:, 0].long(), 3).movedim(-1, 1).float()
+        axes = (2, 3, 4)
+        dice = (2 * (shares * there).sum(axes) + 1e-5) / ((shares + there).sum(axes) + 1e-5)
+        cross_entropy = torch.nn.functional.cross_entropy(scale, labels[:, 0].long())
+        return float((1 - dice).mean() + cross_entropy)  # Dice of each patch and label, background among them
+
+    expected = sum(0.5**number * one(logits[:, number]) for number in range(3))
+    assert float(make_loss()(logits, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mirrored_views_come_back_as_they_went() -> None:
+    seen = []
+
+    def segment(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image)
+        return torch.cat([image, 2 * image, torch.zeros_like(image)], dim=1)
+
+    image = torch.randn(1, 1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mirrored(segment, image), segment(image).softmax(dim=1))
+    assert len({tuple(one.flatten().tolist()) for one in seen}) == 8
+
+
+def test_peers_of_other_settings_are_others() -> None:
+    budget = Budget.read("cpu")
+    for system in (NNUNet(), DynUNet()):
+        assert system.digest(budget, 2000) == system.digest(budget, 2000) != system.digest(budget, 1000)
+        assert system.digest(budget, 2000) != system.digest(Budget.read("gpu"), 2000)
+    assert NNUNet().digest(budget, 2000) != NNUNet("another", "planner").digest(budget, 2000)
 
 
 def test_settings_survive_the_command_line() -> None:
@@ -79,7 +120,7 @@ def test_a_preset_may_have_a_grid_of_its_own(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "bad.toml").write_text(
         (tmp_path / "own.toml").read_text().replace("steps = 4", "stepz = 4", 1)
     )
-    with pytest.raises(Exception, match="has the unknown settings stepz: drop them"):
+    with pytest.raises(InputError, match="has the unknown settings stepz: drop them"):
         Budget.read("bad")
 
 
