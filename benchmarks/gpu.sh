@@ -7,7 +7,8 @@
 # 3. the loaders of MONAI and TorchIO beside ours, where they are installed
 # 4. with TRAIN=1 the presets on a phantom set
 # 5. with ACCURACY=1 the presets, nnU-Net and MONAI on the frozen phantoms, 30 to 45 minutes each in either column; SYSTEMS
-#    names fewer. OUT/accuracy is continued by the same command. The test cases are scored by hand, with --final.
+#    names fewer, and equal time needs nnunet among them or in OUT/accuracy, which the same command continues. The test
+#    cases are scored by hand, with --final.
 #
 # Results and logs go to OUT (default build/gpu). PYTHON names an interpreter that has torch with CUDA and this package;
 # a step that fails is named at the end and does not keep the others from running.
@@ -64,19 +65,19 @@ if [ "${TRAIN:-0}" = 1 ]; then
     step presets presets
 fi
 
+# A system that fails keeps neither the others from running nor what there is from being scored.
 accuracy() {
-    local systems
-    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best best-large-batch best-tuned}"
-    "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --systems "${systems[@]}" || return
-    local others=()
+    local systems system status=0
+    local command=("$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda)
+    read -ra systems <<< "${SYSTEMS:-nnunet monai paper paper-topk best best-tuned}"
     for system in "${systems[@]}"; do
-        [ "$system" = nnunet ] || others+=("$system")
+        "${command[@]}" --systems "$system" || status=1
     done
-    if [ ${#others[@]} -gt 0 ]; then
-        "$PYTHON" -m benchmarks.accuracy.run "$out/accuracy" --budget gpu --device cuda --equal time \
-            --systems "${others[@]}" || return
-    fi
-    "$PYTHON" -m benchmarks.accuracy.score "$out/accuracy" --budget gpu --out "$out"
+    for system in "${systems[@]}"; do
+        [ "$system" = nnunet ] || "${command[@]}" --equal time --systems "$system" || status=1
+    done
+    "$PYTHON" -m benchmarks.accuracy.score "$out/accuracy" --budget gpu --out "$out" || status=1
+    return "$status"
 }
 
 if [ "${ACCURACY:-0}" = 1 ]; then
