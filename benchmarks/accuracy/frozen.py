@@ -1,9 +1,10 @@
 """The frozen phantom set: python -m benchmarks.accuracy.frozen make ROOT.
 
 64 training, 32 validation and 32 test phantoms of the difficulty "hard". `set.json` holds their seeds and the hash of
-each one's decoded voxels and grid; `make` makes what is missing in ROOT and compares every hash, `freeze` writes the hashes anew, which makes another set of it. Training and validation cases lie in ROOT/data
-in Decathlon layout; the images of the test cases in ROOT/test, where nothing that trains looks, and their labels
-nowhere: `benchmarks.accuracy.score --final` makes those.
+each one's decoded voxels and grid; `make` makes what is missing in ROOT and compares every hash, `freeze` writes the
+hashes anew, which makes another set of it. Training and validation cases lie in ROOT/data in Decathlon layout; the
+images of the test cases in ROOT/test, where nothing that trains looks, and their labels nowhere:
+`benchmarks.accuracy.score --final` makes those.
 """
 
 from __future__ import annotations
