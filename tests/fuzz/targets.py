@@ -83,10 +83,6 @@ class Targets:
     """
 
     def __init__(self, folder: Path) -> None:
-        logging.getLogger("algorithm").addHandler(logging.NullHandler())
-        logging.getLogger("algorithm").propagate = False
-        logging.getLogger("trainer").addHandler(logging.NullHandler())
-        logging.getLogger("trainer").propagate = False
         self.case = folder / "case"
         self._out = folder / "out"
         self._task = folder / "Task07_Pancreas"
@@ -123,7 +119,8 @@ class Targets:
         verdicts, slowest, most = [], 0.0, 0
         for name, way in ways.items():
             before, began = _reset_peak(), time.monotonic()
-            verdict = _verdict(name, way, self.case / seed.scan)
+            with _silent_logs():
+                verdict = _verdict(name, way, self.case / seed.scan)
             seconds, memory = time.monotonic() - began, _peak() - before
             if not verdict.wrong and memory > allowed:
                 verdict = Verdict(name, verdict.accepted, f"took {memory >> 20} MiB")
@@ -227,6 +224,21 @@ class Targets:
             "test": [],
         }
         (self._task / "dataset.json").write_text(json.dumps(document))
+
+
+@contextmanager
+def _silent_logs() -> Iterator[None]:
+    """Keep log lines from stderr, where they would bury a worker's own; the process logs as before afterwards."""
+    loggers, silence = [logging.getLogger(name) for name in ("algorithm", "trainer")], logging.NullHandler()
+    for logger in loggers:
+        logger.addHandler(silence)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(silence)
+            logger.propagate = True
 
 
 @contextmanager
