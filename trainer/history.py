@@ -137,11 +137,14 @@ class History:
         return not np.isnan(row.get(f"val_volume_{name}", np.nan))
 
     def write(self, run: Path) -> None:
-        """Write RUN/metrics.csv and RUN/curves.png."""
-        from trainer.figures import save_curves
-
+        """Write RUN/metrics.csv."""
         with replacing(run / "metrics.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
+
+    def draw(self, run: Path) -> None:
+        """Draw RUN/curves.png."""
+        from trainer.figures import save_curves
+
         save_curves(run / "curves.png", self.rows, labels=self.labels)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algorithm.bundle import Bundle, write_bundle
+from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.network import UNet3D, to_channels_last
 from algorithm.precision import has_bfloat16
@@ -43,6 +43,9 @@ from trainer.watch import Board, FixedSlices
 
 log = logging.getLogger(__name__)
 PATCHES_TO_COMPARE = 4  # in bfloat16 and float32, for the bundle
+PICTURES_SHARE = (
+    0.02  # of the time, at most, for pictures and the newest weights between the first epoch and the last
+)
 
 
 @dataclass
@@ -104,6 +107,7 @@ class Trainer:
         self.history = History(meta.labels)
         self.first_epoch, self.tally = 0, Tally()
         self.gathered = 0.0  # batches whose gradients wait for the next step
+        self.pictures_from = 0.0  # when they may be drawn again
 
     def resume(self) -> bool:
         """Continue from the newest checkpoint of the run; return whether there was one."""
@@ -121,12 +125,17 @@ class Trainer:
         return True
 
     def fit(self) -> None:
-        """Train to the last epoch or till patience ends, keeping a checkpoint, pictures and bundles after each."""
+        """Train to the last epoch or till patience ends, keeping a checkpoint after each, and the best bundle.
+
+        Pictures and the newest bundle follow, but where epochs are so short that these would take more than
+        `PICTURES_SHARE` of the time not each epoch's.
+        """
         with ExitStack() as stack:
             board = stack.enter_context(Board(self.run, self.first_epoch)) if self.world.is_first else None
             self._fit(board)
 
     def _fit(self, board: Board | None) -> None:
+        keeping_s = 0.0  # what it took to keep the epoch before
         for epoch in range(self.first_epoch, self.settings.epochs):
             if self._is_out_of_patience(epoch):
                 log.info(
@@ -148,15 +157,17 @@ class Trainer:
                     train=self.tally.scores(),
                     val=validation.scores(),
                     learning_rate=self.optimiser.param_groups[0]["lr"],
-                    seconds=self.tally.spent_s + time.monotonic() - began,
+                    seconds=self.tally.spent_s + time.monotonic() - began + keeping_s,
                     waited_share=self.tally.waited_s / self.tally.spent_s,
                     voxels_per_s=self.tally.voxels_per_s(),
                     volume_dice=volume_dice,
                 )
+                began = time.monotonic()
                 if board is not None:
                     self._keep_results(epoch + 1, board)
             self.tally = Tally()
             self._save(epoch + 1)
+            keeping_s = time.monotonic() - began
             left_min = (self.settings.epochs - epoch - 1) * self.history.last["seconds"] / 60
             log.info("epoch %d: %s; %.0f min left", epoch + 1, self.history.describe(epoch + 1), left_min)
         if board is not None:
@@ -355,12 +366,21 @@ class Trainer:
 
     def _keep_results(self, epochs_done: int, board: Board) -> None:
         self.history.write(self.run)
-        self.slices.draw(self.run / "overlay.png")
-        board.add(self.history, self.run / "overlay.png")
+        board.add(self.history)
+        is_best, now = self.history.best_epoch == epochs_done, time.monotonic()
+        is_due = now >= self.pictures_from or epochs_done == self.settings.epochs
+        if not is_best and not is_due:
+            return
         bundle = self._bundle()
-        if self.history.best_epoch == epochs_done:
+        if is_best:  # no checkpoint has these weights once the next epoch has begun
             write_bundle(self.run / "bundle", bundle)
-        write_bundle(self.run / "bundle-last", bundle)
+        if is_due:
+            self.history.draw(self.run)
+            self.slices.draw(self.run / "overlay.png")
+            board.add_picture(epochs_done, self.run / "overlay.png")
+            write_bundle(self.run / "bundle-last", bundle)
+            ended = time.monotonic()
+            self.pictures_from = ended + (ended - now) / PICTURES_SHARE
 
     def _bundle(self) -> Bundle:
         same = has_bfloat16(self.device) and bfloat16_agrees(
@@ -373,21 +393,35 @@ class Trainer:
         return Bundle(self.network, description)
 
     def _restore_results(self) -> None:
-        """Make what is gone from the folder of a training that has ended, as far as its last state tells."""
-        if not all((self.run / name).is_file() for name in ("metrics.csv", "curves.png")):
+        """Make what a training that has ended lacks, or has of an earlier epoch, as far as its last state tells."""
+        if not (self.run / "metrics.csv").is_file():
             self.history.write(self.run)
-        is_best = self.history.best_epoch == len(self.history.rows)
-        gone = [name for name in ("bundle", "bundle-last") if not (self.run / name).is_dir()]
+        done = len(self.history.rows)
+        lacks_last = _epochs_done(self.run / "bundle-last") != done
+        if lacks_last or not (self.run / "curves.png").is_file():
+            self.history.draw(self.run)
+        if lacks_last and self.slices.are_seen:
+            self.slices.draw(self.run / "overlay.png")
+        lacks_best = not (self.run / "bundle").is_dir()
+        if lacks_best and self.history.best_epoch != done:
+            log.warning(
+                "%s is gone, and only a new training makes the weights of epoch %d again",
+                self.run / "bundle",
+                self.history.best_epoch,
+            )
+            lacks_best = False
         with self.average.applied() if self.average is not None else nullcontext():
-            for name in gone:
-                if name == "bundle-last" or is_best:
+            for name, is_lacking in (("bundle", lacks_best), ("bundle-last", lacks_last)):
+                if is_lacking:
                     write_bundle(self.run / name, self._bundle())
-                else:
-                    log.warning(
-                        "%s is gone, and only a new training makes the weights of epoch %d again",
-                        self.run / name,
-                        self.history.best_epoch,
-                    )
+
+
+def _epochs_done(bundle: Path) -> int | None:
+    """Return the epochs after which a bundle of this software was written; None where there is no readable one."""
+    try:
+        return int(read_bundle(bundle).description.provenance["epochs_done"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:

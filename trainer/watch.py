@@ -1,4 +1,4 @@
-"""What a person watches a training by: fixed slices drawn again each epoch, and TensorBoard."""
+"""What a person watches a training by: fixed slices drawn again and again, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -66,6 +66,11 @@ class FixedSlices:
                 labels = logits[shown.patch - first, :, shown.z].argmax(dim=0)
                 self._predicted[shown.patch] = labels.cpu().numpy().astype(np.uint8)
 
+    @property
+    def are_seen(self) -> bool:
+        """Whether all of them have been predicted since this was made."""
+        return all(shown.patch in self._predicted for shown in self._slices)
+
     def draw(self, path: Path) -> None:
         """Draw what was predicted last, beside image and reference."""
         rows = [
@@ -95,7 +100,7 @@ def _choose(file: PatchFile, most: int, patches: int | None) -> list[int]:
 
 
 class Board:
-    """RUN/tensorboard: every column of metrics.csv as a curve, and the overlay of each epoch.
+    """RUN/tensorboard: every column of metrics.csv as a curve, and every overlay that was drawn.
 
     Args:
         run: the run's folder.
@@ -106,14 +111,18 @@ class Board:
     def __init__(self, run: Path, epochs_done: int) -> None:
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=epochs_done + 1)
 
-    def add(self, history: History, overlay: Path) -> None:
-        """Write the newest row of the history and the picture."""
+    def add(self, history: History) -> None:
+        """Write the newest row of the history."""
         row = history.last
         epoch = int(row["epoch"])
         for name, value in row.items():
             part, _, rest = name.partition("_")
             if name != "epoch" and not np.isnan(value):
                 self._writer.add_scalar(f"{part}/{rest}" if part in ("train", "val") else name, value, epoch)
+        self._writer.flush()
+
+    def add_picture(self, epoch: int, overlay: Path) -> None:
+        """Write the picture of an epoch."""
         self._writer.add_image("overlay", imread(overlay)[..., :3], epoch, dataformats="HWC")
         self._writer.flush()
 

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import trainer.loop
 from algorithm.bundle import Bundle, read_bundle, write_bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
@@ -281,6 +283,56 @@ def test_what_is_gone_from_a_training_that_has_ended_is_made_again(
     assert (run / "bundle-last" / "model.safetensors").read_bytes() == last
     assert (run / "bundle").is_dir() == is_best
     assert ("bundle is gone" in capsys.readouterr().err) != is_best
+
+
+def test_short_epochs_are_drawn_seldom_and_the_last_always(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.loop, "PICTURES_SHARE", 1e-6)
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=5)) == 0
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("overlay")] == [1, 5]
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5]
+    assert len(rows(run)) == 5
+    assert read_bundle(run / "bundle-last").description.provenance["epochs_done"] == 5
+    assert read_bundle(run / "bundle").description.provenance["epochs_done"] == read_history(run).best_epoch
+
+
+def test_a_training_that_ends_early_leaves_its_last_weights_and_pictures(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.loop, "PICTURES_SHARE", 1e-6)
+    run = tmp_path / "run"
+    command = arguments(work, run, epochs=9, patience=2, learning_rate=1e-12, dropout=0)
+    assert main(command) == 0
+    done = len(rows(run))
+    assert 1 < done < 9
+    last = read_bundle(run / "bundle-last")
+    assert last.description.provenance["epochs_done"] == done
+    state = checkpoint.load_newest_checkpoint(run / "checkpoints", torch.device("cpu"))
+    assert state is not None
+    kept = last.network.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in state["network"].items())
+    written = (run / "bundle-last" / "model.safetensors").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (run / "bundle-last" / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_the_seconds_of_an_epoch_include_what_was_kept_of_the_one_before(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = trainer.loop.save_checkpoint
+
+    def slowly(*args: Any, **options: Any) -> None:
+        save(*args, **options)
+        time.sleep(3)
+
+    monkeypatch.setattr(trainer.loop, "save_checkpoint", slowly)
+    run = tmp_path / "run"
+    assert main(arguments(work, run, epochs=2)) == 0
+    assert float(rows(run)[1]["seconds"]) >= 3
 
 
 def read_history(run: Path) -> History:

@@ -138,7 +138,8 @@ def test_tensorboard_has_each_epoch_once_also_after_a_restart(tmp_path: Path) ->
     for epochs_done, upto in ((0, 3), (2, 4)):  # stopped after epoch 3, whose checkpoint was not yet written
         with Board(tmp_path, epochs_done) as board:
             for epoch in range(epochs_done + 1, upto + 1):
-                board.add(history_of(epoch), tmp_path / "overlay.png")
+                board.add(history_of(epoch))
+                board.add_picture(epoch, tmp_path / "overlay.png")
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     loss = events.Scalars("train/loss")
