@@ -29,7 +29,7 @@ from benchmarks.accuracy.dynunet import DynUNet
 from benchmarks.accuracy.frozen import SMOKE_CASES, FrozenSet, Places, Subset, make, refuse_leaks
 from benchmarks.accuracy.nnunet_system import NNUNet
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.task import Budget, System, Task, name_of, threads
+from benchmarks.accuracy.task import Budget, System, Task, digest_of, name_of, threads
 from benchmarks.accuracy.variants import VARIANTS
 from benchmarks.evaluation import held
 from benchmarks.machine import describe_machine, versions
@@ -48,6 +48,9 @@ REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = ("best", "best-cpu", "best-gpu")
 OURS = {
     "best-large-batch": Preset("best", mirror=None, changes={"batch_size": 8, "learning_rate": 0.012}),
+    "best-float32": Preset(
+        "best", mirror=None, changes={"precision": "float32"}
+    ),  # as peers compute on a CPU
     "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
 }
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
@@ -146,6 +149,13 @@ def system_of(name: str) -> System:
     return known[name] if name in known else Preset(name, mirror=None if name_of(name) in MIRRORED else "")
 
 
+def settings_of(name: str, budget: Budget, steps: int) -> str:
+    """Return a hash of all that decides a system's weights and predictions, those whose weights it uses included."""
+    system = system_of(name)
+    own, others = system.digest(budget, steps), system.bundles_of if isinstance(system, Preset) else ()
+    return digest_of([own, *(settings_of(other, budget, steps) for other in others)]) if others else own
+
+
 def work_in(run: Run, phase: Phase) -> None:
     """Do one phase in this process, and say on stdout what came of it."""
     warnings.simplefilter("ignore")  # what peers say of their own
@@ -195,7 +205,7 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
     if run.equal == "time" and "steps_for_time" not in run.record():
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
-    refuse_other_settings(run, system_of(run.system))
+    refuse_other_settings(run)
     device = torch.device(run.device)
     run.note(
         system=run.system,
@@ -214,21 +224,21 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
         sys.stdout.flush()
 
 
-def refuse_other_settings(run: Run, system: System) -> None:
+def refuse_other_settings(run: Run) -> None:
     """Keep in the record what a system is trained with.
 
     Raises:
         InputError: the run was begun with something else, or the weights that it uses are not all trained.
 
     """
-    budget = Budget.read(run.budget)
+    budget, system = Budget.read(run.budget), system_of(run.system)
     for other in system.bundles_of if isinstance(system, Preset) else ():
         its = replace(run, system=other)
         if "train" not in its.record():
             raise InputError(
                 f"{run.system} uses the weights of {other}, which {its.folder} does not hold yet: run --systems {other}"
             )
-    settings = system.digest(budget, run.steps(budget))
+    settings = settings_of(run.system, budget, run.steps(budget))
     begun = run.record()
     if "system" in begun and begun.get("settings") != settings:
         raise InputError(

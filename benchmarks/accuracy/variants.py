@@ -16,6 +16,7 @@ from trainer.settings import TrainSettings
 
 BASE = "best-all"
 OWN = read_preset("best-cpu").train["augment"]
+LONG = TrainSettings.read(read_preset("best").train, "best").as_dict()  # with a preset's defaults
 # What `best-cpu` had at first; on scans of other scanners it may be worth more than on phantoms, which all look alike.
 LIGHT_AUGMENTATION = {
     "rotate_share": 0.2,
@@ -29,7 +30,7 @@ LIGHT_AUGMENTATION = {
     "gamma_share": 0.2,
 }
 # Mirrors, bending and low resolution, too, and larger turns and scales: what the preset for long trainings has.
-ALL_AUGMENTATION = {**TrainSettings.read(read_preset("best").train, "best").as_dict()["augment"], **OWN}
+ALL_AUGMENTATION = {**LONG["augment"], **OWN}
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ VARIANTS: Mapping[str, Variant] = {
         {"augment": ALL_AUGMENTATION},
     ),
     "best-top-k": Variant(
-        "Dice + top-k cross entropy, as the preset for long trainings", {"loss": "dice_topk"}
+        "Dice + top-k cross entropy, as the preset for long trainings",
+        {"loss": LONG["loss"], "top_k_share": LONG["top_k_share"]},
     ),
     "best-dice-of-patch": Variant(
         "Dice of each patch and label: small tumours count as much as large ones", {"dice_of": "patch"}

@@ -25,8 +25,8 @@ from benchmarks.accuracy.froc import (
     without_specks,
 )
 from benchmarks.accuracy.frozen import FrozenSet
-from benchmarks.accuracy.run import system_of
-from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, main, score
+from benchmarks.accuracy.run import settings_of, system_of
+from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, main, minutes, score
 from benchmarks.accuracy.task import LABELS, Budget
 from trainer.overlay import OverlayRow
 
@@ -168,7 +168,8 @@ def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Pat
     assert found["cancer"]["mean"] == pytest.approx(0.25)
     assert found["missed_at"]["0.125"]["mean"] == 1.0
     assert "| nnunet | steps | 100 | 1 min |" in text
-    assert "best, equal steps, less nnunet, equal steps" in text
+    assert "| best-cpu | steps | 100 | 1 min |" in text
+    assert "best-cpu, equal steps, less nnunet, equal steps" in text
 
 
 def test_scores_stay_when_the_predictions_are_gone(root: Path) -> None:
@@ -254,12 +255,27 @@ def test_the_claims_alone_pay_for_their_number() -> None:
         system(name, [0.9 - worse, 0.8 - worse, 0.7, 0.6 - worse])
         for name, worse in (("best-large-batch", 0.0), ("best", 0.1), ("nnunet", 0.2))
     )
-    told = [beside(ours, peer), beside(other, peer)]
-    adjust(told)
+    told = [beside(ours, peer, "cpu"), beside(other, peer, "cpu")]
+    # Two columns, two peers, two labels: eight tests, of which two are there.
+    assert adjust(told, "cpu") == 6
     assert [one["claimed"] for one in told] == [True, False]
-    for label in ("pancreas", "cancer"):
-        assert told[0][label]["p_of_all"] == pytest.approx(min(1.0, 2 * told[0][label]["p"]))
-        assert "p_of_all" not in told[1][label]
+    smaller, larger = sorted(told[0][label]["p"] for label in ("pancreas", "cancer"))
+    adjusted = sorted(told[0][label]["p_of_all"] for label in ("pancreas", "cancer"))
+    assert adjusted == pytest.approx([min(1.0, 8 * smaller), min(1.0, 7 * larger)])
+    assert not any("p_of_all" in told[1][label] for label in ("pancreas", "cancer"))
+
+
+def test_time_is_that_of_the_process_where_it_says_more() -> None:
+    train = {"seconds": 600.0, "wall_seconds": 720.0, "prepare_seconds": 60.0}
+    assert minutes(train) == 11.0
+    assert minutes({**train, "wall_seconds": 70.0}) == 10.0  # begun again near its end
+
+
+def test_an_ensemble_is_of_other_settings_where_a_member_is() -> None:
+    ablation = Budget.read("ablation")
+    names = ("best-all", "best-ensemble", "best-mirrored")
+    assert len({settings_of(name, ablation, ablation.steps) for name in names}) == 3
+    assert settings_of("best-all", ablation, 9) == system_of("best-all").digest(ablation, 9)
 
 
 def test_pictures_show_what_was_found_and_what_was_missed(

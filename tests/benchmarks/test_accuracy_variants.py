@@ -105,24 +105,27 @@ def test_weights_that_are_not_trained_yet_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"uses the weights of best, which .* does not hold yet: run --systems best"
     ):
-        refuse_other_settings(run, OURS["best-tuned"])
+        refuse_other_settings(run)
     Run(tmp_path, "cpu", "steps", "best", "cpu").note(train={})
-    refuse_other_settings(run, OURS["best-tuned"])
+    refuse_other_settings(run)
 
 
-def test_a_run_of_other_settings_is_not_taken_for_that_of_today(tmp_path: Path) -> None:
-    run = Run(tmp_path, "cpu", "steps", "best", "cpu")
-    refuse_other_settings(run, Preset("best"))
-    refuse_other_settings(run, Preset("best"))
-    run.note(system="best")
-    refuse_other_settings(run, Preset("best"))
-    refused = "was begun with other settings of best: move that folder away"
+def test_a_run_of_other_settings_is_not_taken_for_that_of_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path, "cpu", "steps", "best-large-batch", "cpu")
+    refuse_other_settings(run)
+    refuse_other_settings(run)
+    run.note(system="best-large-batch")
+    refuse_other_settings(run)
+    refused = "was begun with other settings of best-large-batch: move that folder away"
+    unknown = Run(tmp_path, "cpu", "time", "best-large-batch", "cpu")
+    unknown.note(system="best-large-batch", steps_for_time=3)  # with what, its record does not say
     with pytest.raises(InputError, match=refused):
-        refuse_other_settings(run, Preset("best", changes={"dropout": 0.3}))
-    unknown = Run(tmp_path, "cpu", "time", "best", "cpu")
-    unknown.note(system="best", steps_for_time=3)  # with what, its record does not say
+        refuse_other_settings(unknown)
+    monkeypatch.setitem(OURS, "best-large-batch", Preset("best", changes={"dropout": 0.3}))  # type: ignore[misc]
     with pytest.raises(InputError, match=refused):
-        refuse_other_settings(unknown, Preset("best"))
+        refuse_other_settings(run)
 
 
 @pytest.mark.parametrize(
