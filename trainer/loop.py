@@ -43,9 +43,7 @@ from trainer.watch import Board, FixedSlices
 
 log = logging.getLogger(__name__)
 PATCHES_TO_COMPARE = 4  # in bfloat16 and float32, for the bundle
-PICTURES_SHARE = (
-    0.02  # of the time, at most, for pictures and the newest weights between the first epoch and the last
-)
+PICTURES_SHARE = 0.02  # of the time, at most, for pictures and the newest bundle
 
 
 @dataclass
