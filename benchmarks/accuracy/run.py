@@ -129,17 +129,18 @@ class Run:
         """Return the seconds of a step: the least of this run and of trials, since other work only ever adds some.
 
         Raises:
-            InputError: the run is not trained.
+            InputError: neither the run nor a trial is trained.
 
         """
-        record = self.record()
-        if "train" not in record:
-            raise InputError(
-                f"{self.folder / RECORD} must say how long {self.system} trains: run it with --equal steps first"
-            )
         trials = self.folder.parent.parent.glob(f"trial-*/{name_of(self.system)}/{RECORD}")
-        records = [record, *(json.loads(file.read_text()) for file in trials)]
-        return min(one["train"]["seconds"] / one["train"]["steps"] for one in records if "train" in one)
+        records = [self.record(), *(json.loads(file.read_text()) for file in trials)]
+        paces = [one["train"]["seconds"] / one["train"]["steps"] for one in records if "train" in one]
+        if not paces:
+            raise InputError(
+                f"{self.folder / RECORD} must say how long {self.system} trains: run it with --equal steps or --trial "
+                "first"
+            )
+        return min(paces)
 
 
 def system_of(name: str) -> System:

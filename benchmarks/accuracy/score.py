@@ -294,13 +294,29 @@ def adjust(differences: Sequence[dict[str, Any]], budget: str) -> int:
 
 
 def at_points(scored: Sequence[Scored], validation: Sequence[Scored]) -> dict[str, list[tuple[int, float]]]:
-    """Return misses and false positives a scan at the operating points that validation cases chose, by title."""
-    chosen = {one.title: Curve.of(one.responses) for one in validation}
-    return {
-        one.title: [Curve.of(one.responses).at(chosen[one.title].point_at(target)) for target in TARGETS]
-        for one in scored
-        if one.title in chosen
-    }
+    """Return misses and false positives a scan at the operating points that validation cases chose, by title.
+
+    Runs whose validation cases were predicted with the weights of another training are left out.
+    """
+    chosen = {one.title: one for one in validation}
+    points = {}
+    for one in scored:
+        its = chosen.get(one.title)
+        if its is not None and its.record["train"] == one.record["train"]:
+            curve = Curve.of(its.responses)
+            points[one.title] = [Curve.of(one.responses).at(curve.point_at(target)) for target in TARGETS]
+    return points
+
+
+def machines(scored: Sequence[Scored], budget: Budget) -> str:
+    """Return on what the systems were trained, with their names where that is not one machine."""
+    by_machine: dict[str, list[str]] = {}
+    for one in scored:
+        machine = f"{one.record['machine']}, {one.record['threads']} threads"
+        by_machine.setdefault(machine, []).append(shown(one.title, budget))
+    if len(by_machine) == 1:
+        return next(iter(by_machine))
+    return "; ".join(f"{machine} ({'; '.join(names)})" for machine, names in by_machine.items())
 
 
 def base_of(variant: str) -> str:
@@ -468,7 +484,7 @@ def score(
         points = at_points(scored, chosen_by)
     record = scored[0].record
     about = (
-        f"{record['machine']}, {record['threads']} threads, budget `{budget}`, {len(scored[0].cases)} {subset} "
+        f"{machines(scored, Budget.read(budget))}, budget `{budget}`, {len(scored[0].cases)} {subset} "
         f"phantoms (`{frozen.subset_digest(subset)[:12]}`); "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         + "."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from benchmarks.accuracy.froc import (
 )
 from benchmarks.accuracy.frozen import FrozenSet
 from benchmarks.accuracy.run import settings_of, system_of
-from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, main, minutes, score
+from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, machines, main, minutes, score
 from benchmarks.accuracy.task import LABELS, Budget
 from trainer.overlay import OverlayRow
 
@@ -232,7 +233,7 @@ def system(name: str, tumours: list[float], *, calls: float = 0.0) -> Scored:
         )
         for number, value in enumerate(tumours)
     }
-    return Scored(name, "steps", {}, cases)
+    return Scored(name, "steps", {"train": {"seconds": 60.0}}, cases)
 
 
 def test_validation_chooses_the_operating_point_and_test_cases_are_counted_at_it() -> None:
@@ -242,6 +243,18 @@ def test_validation_chooses_the_operating_point_and_test_cases_are_counted_at_it
     assert at_points([test], [validation]) == {test.title: [(2, 1.0)] * 4}
     assert Curve.of(test.responses).missed_at(0.125).tolist() == [3.0]
     assert at_points([test], []) == {}
+    # Points of the same system's other training say nothing of this one's probabilities.
+    assert at_points([test], [replace(validation, record={"train": {"seconds": 61.0}})]) == {}
+
+
+def test_the_table_names_each_machine_and_what_it_trained() -> None:
+    told = {"machine": "one", "threads": 1}
+    first, second = (replace(system(name, [0.9]), record=told) for name in ("nnunet", "best"))
+    assert machines([first, second], Budget.read("cpu")) == "one, 1 threads"
+    second = replace(second, record={**told, "machine": "another"})
+    assert machines([first, second], Budget.read("cpu")) == (
+        "one, 1 threads (nnunet, equal steps); another, 1 threads (best-cpu, equal steps)"
+    )
 
 
 def test_nothing_is_called_where_validation_has_no_point_with_so_few_false_positives() -> None:

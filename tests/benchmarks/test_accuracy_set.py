@@ -150,8 +150,11 @@ def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) 
     assert run.task().steps == 2 * Budget.read("cpu").steps
     run.note(steps_for_time=77)  # a continued run keeps what it began with
     assert run.task().steps == 77
-    with pytest.raises(InputError, match="must say how long monai trains: run it with --equal steps first"):
-        Run(tmp_path, "cpu", "time", "monai", "cpu").task()
+    monai = Run(tmp_path, "cpu", "time", "monai", "cpu")
+    with pytest.raises(InputError, match="how long monai trains: run it with --equal steps or --trial first"):
+        monai.task()
+    Run(tmp_path, "cpu", "steps", "monai", "cpu", trial=10).note(train={"steps": 10, "seconds": 60.0})
+    assert monai.task().steps == Budget.read("cpu").steps // 2  # by the pace of a trial alone
 
 
 def test_unknown_budgets_are_refused() -> None:
