@@ -1,10 +1,10 @@
 """Systems trained on the frozen phantoms, alike: python -m benchmarks.accuracy.run ROOT --budget cpu.
 
 nnU-Net, MONAI's DynUNet and presets of this project get the same cases, split and number of optimisation steps
-(`--equal steps`), and then the same wall time, that of nnU-Net (`--equal time`, which needs the first). Each trains and
-predicts in processes of its own, one after the other, and leaves ROOT/runs/BUDGET/EQUAL/SYSTEM/record.json with steps,
-seconds, memory and versions, and predictions of the validation and test images. The same command continues whatever was
-stopped. `benchmarks.accuracy.score` makes the table.
+(`--equal steps`), and then the same wall time, that of nnU-Net (`--equal time`, by the paces of the first or of
+`--trial`). Each trains and predicts in processes of its own, one after the other, and leaves
+ROOT/runs/BUDGET/EQUAL/SYSTEM/record.json with steps, seconds, memory and versions, and predictions of the validation
+and test images. The same command continues whatever was stopped. `benchmarks.accuracy.score` makes the table.
 """
 
 from __future__ import annotations
@@ -128,17 +128,27 @@ class Run:
     def pace(self) -> float:
         """Return the seconds of a step: the least of this run and of trials, since other work only ever adds some.
 
+        Runs of another machine or of other settings say nothing of it.
+
         Raises:
-            InputError: neither the run nor a trial is trained.
+            InputError: neither the run nor a trial is trained here.
 
         """
-        trials = self.folder.parent.parent.glob(f"trial-*/{name_of(self.system)}/{RECORD}")
-        records = [self.record(), *(json.loads(file.read_text()) for file in trials)]
-        paces = [one["train"]["seconds"] / one["train"]["steps"] for one in records if "train" in one]
+        budget, machine = Budget.read(self.budget), describe_machine(torch.device(self.device), ())
+        trials = self.folder.parent.parent.glob(f"trial-*/{name_of(self.system)}")
+        asked = [int(folder.parent.name.removeprefix("trial-")) for folder in trials]
+        runs = [self, *(replace(self, trial=steps) for steps in asked)]
+        paces = [
+            record["train"]["seconds"] / record["train"]["steps"]
+            for run in runs
+            if "train" in (record := run.record())
+            and record.get("machine") == machine
+            and record.get("settings") == settings_of(self.system, budget, run.steps(budget))
+        ]
         if not paces:
             raise InputError(
-                f"{self.folder / RECORD} must say how long {self.system} trains: run it with --equal steps or --trial "
-                "first"
+                f"{self.folder / RECORD} must say how long {self.system} trains on this machine: run it with --equal "
+                "steps or --trial first"
             )
         return min(paces)
 

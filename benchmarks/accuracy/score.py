@@ -261,7 +261,11 @@ def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
 
 def beside(ours: Scored, theirs: Scored, budget: str) -> dict[str, Any]:
     """Return ours - theirs: Dice of both labels, and tumours missed at each number of false positives a scan."""
-    claimed = claims(budget).get(ours.equal) == ours.system and theirs.system in CLAIMED_PEERS
+    claimed = (
+        claims(budget).get(ours.equal) == ours.system
+        and theirs.system in CLAIMED_PEERS
+        and opposed(ours, theirs)
+    )
     told: dict[str, Any] = {"ours": ours.title, "theirs": theirs.title, "claimed": claimed}
     for label in (ORGAN, TUMOUR):
         mine, its = ours.dice(label), theirs.dice(label)
@@ -274,6 +278,11 @@ def beside(ours: Scored, theirs: Scored, budget: str) -> dict[str, Any]:
         for target in TARGETS
     }
     return told
+
+
+def opposed(ours: Scored, theirs: Scored) -> bool:
+    """Return whether two runs are of columns that belong together: the reference's time is that of its equal steps."""
+    return theirs.equal == ("steps" if theirs.system == REFERENCE else ours.equal)
 
 
 def claims(budget: str) -> Mapping[Equal, str]:
@@ -302,7 +311,13 @@ def at_points(scored: Sequence[Scored], validation: Sequence[Scored]) -> dict[st
     points = {}
     for one in scored:
         its = chosen.get(one.title)
-        if its is not None and its.record["train"] == one.record["train"]:
+        if its is None:
+            continue
+        if its.record["train"] != one.record["train"]:
+            sys.stderr.write(
+                f"{one.title}: validation cases are of another training and choose no operating points\n"
+            )
+        else:
             curve = Curve.of(its.responses)
             points[one.title] = [Curve.of(one.responses).at(curve.point_at(target)) for target in TARGETS]
     return points
@@ -341,8 +356,7 @@ def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -
         for its in scored
         if mine.system in (ours, *(name for name in OURS if not flattered(name, subset)))
         and its.system in PEERS
-        # At equal time the reference's own run of the first column is what the others are beside.
-        and (its.equal == mine.equal or its.system == REFERENCE)
+        and opposed(mine, its)
     ]
     losses = [
         (mine, its)

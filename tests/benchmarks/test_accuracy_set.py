@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from algorithm.errors import InputError
 from algorithm.images import read_labels, write_labels
@@ -21,8 +22,9 @@ from benchmarks.accuracy.frozen import (
     refuse_leaks,
 )
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import Run
+from benchmarks.accuracy.run import Run, settings_of
 from benchmarks.accuracy.task import Budget
+from benchmarks.machine import describe_machine
 from trainer.dataset import Dataset
 from trainer.phantom.statistics import TUMOUR_ML, draw_facts
 from trainer.presets import FOLDER as PRESETS
@@ -137,23 +139,42 @@ def test_a_budget_s_own_preset_keeps_its_batch(tmp_path: Path) -> None:
     assert Preset("paper").settings(budget, 2000)["batch_size"] == budget.batch_size == 2
 
 
+def timed(run: Run, steps: int, seconds: float, **other: str) -> Run:
+    """Note a training as `run_system` does."""
+    told = {
+        "machine": describe_machine(torch.device("cpu"), ()),
+        "settings": settings_of(run.system, Budget.read(run.budget), run.steps(Budget.read(run.budget))),
+    }
+    run.note(train={"steps": steps, "seconds": seconds}, **{**told, **other})
+    return run
+
+
 def test_equal_time_is_the_reference_s_at_the_system_s_own_pace(tmp_path: Path) -> None:
     for system, seconds in (("nnunet", 6000.0), ("best", 1500.0)):
-        Run(tmp_path, "cpu", "steps", system, "cpu").note(train={"steps": 1000, "seconds": seconds})
+        timed(Run(tmp_path, "cpu", "steps", system, "cpu"), 1000, seconds)
     run = Run(tmp_path, "cpu", "time", "best", "cpu")
     assert run.task().steps == 4 * Budget.read("cpu").steps
     # A trial on a quiet machine says what other work had added to the reference's time, and a slower one nothing.
     for steps, seconds in ((100, 300.0), (50, 900.0)):
-        Run(tmp_path, "cpu", "steps", "nnunet", "cpu", trial=steps).note(
-            train={"steps": steps, "seconds": seconds}
-        )
+        timed(Run(tmp_path, "cpu", "steps", "nnunet", "cpu", trial=steps), steps, seconds)
     assert run.task().steps == 2 * Budget.read("cpu").steps
     run.note(steps_for_time=77)  # a continued run keeps what it began with
     assert run.task().steps == 77
-    monai = Run(tmp_path, "cpu", "time", "monai", "cpu")
-    with pytest.raises(InputError, match="how long monai trains: run it with --equal steps or --trial first"):
-        monai.task()
-    Run(tmp_path, "cpu", "steps", "monai", "cpu", trial=10).note(train={"steps": 10, "seconds": 60.0})
+
+
+def test_a_pace_is_of_this_machine_and_of_today_s_settings(tmp_path: Path) -> None:
+    timed(Run(tmp_path, "cpu", "steps", "nnunet", "cpu"), 1000, 3000.0)
+    monai, trial = (
+        Run(tmp_path, "cpu", "time", "monai", "cpu"),
+        Run(tmp_path, "cpu", "steps", "monai", "cpu", trial=10),
+    )
+    for other in ({"machine": "another"}, {"settings": "others"}):
+        timed(trial, 10, 60.0, **other)
+        with pytest.raises(
+            InputError, match="how long monai trains on this machine: run it with --equal steps or"
+        ):
+            monai.task()
+    timed(trial, 10, 60.0)
     assert monai.task().steps == Budget.read("cpu").steps // 2  # by the pace of a trial alone
 
 
