@@ -84,13 +84,18 @@ bench-inference: $(VENV)/bench.stamp
 bench-evaluation: $(VENV)/bench.stamp
 	$(BIN)/python -m benchmarks.evaluation
 
-# Resumable: the same command continues. Test cases are scored by hand, with --final.
+# Resumable: the same command continues. All on one core, as in docs/RESULTS.md, so that paces compare; the tables go to
+# build/accuracy/tables. Test cases are scored by hand, with --final.
+ACCURACY = OMP_NUM_THREADS=1 taskset -c 0 $(BIN)/python -m benchmarks.accuracy.run build/accuracy
+TABLES = $(BIN)/python -m benchmarks.accuracy.score build/accuracy --out build/accuracy/tables
 bench-accuracy: $(VENV)/bench.stamp
-	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu
-	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget cpu --equal time --systems monai paper paper-topk best best-tuned
-	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget cpu
-	$(BIN)/python -m benchmarks.accuracy.run build/accuracy --budget ablation
-	$(BIN)/python -m benchmarks.accuracy.score build/accuracy --budget ablation
+	$(ACCURACY) --trial 100 --systems nnunet best
+	$(ACCURACY) --trial 50 --systems monai paper paper-topk
+	$(ACCURACY)
+	$(ACCURACY) --equal time --systems monai paper paper-topk best
+	$(TABLES)
+	$(ACCURACY) --budget ablation
+	$(TABLES) --budget ablation
 
 # The weights that come with the software: the frozen phantoms, then whole ones.
 FROZEN = build/accuracy/data

@@ -7,7 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ class Preset:
         own = read_preset(self.preset(budget)).prepare if self.is_budgets_own(budget) else budget
         return list(own.patch_shape_zyx)
 
+    def spacing(self, budget: Budget) -> list[float]:
+        """Return the grid spacing in mm (z, y, x) that scans are resampled to."""
+        grid = budget.grids.get(name_of(self.name), {})
+        return list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
+
     def batch_size(self, budget: Budget) -> int:
         """Return the patches a step: the preset's own where the budget was made for it, else the budget's."""
         if self.is_budgets_own(budget):
@@ -107,13 +112,18 @@ class Preset:
 
     def digest(self, budget: Budget, steps: int) -> str:
         """Return a hash of all that decides the weights and the prediction, apart from the cases."""
-        told = [
-            merged(self.table(budget), self.settings(budget, steps)),
-            self.shape(budget),
-            self.mirror,
-            self.tuned,
-        ]
-        return digest_of(told)
+        own = read_preset(self.preset(budget)).prepare
+        prepared = {
+            **{one.name: getattr(own, one.name) for one in fields(own)},
+            "quotas": dict(own.quotas),
+            "from_data_set": sorted(own.from_data_set),
+            "spacing_zyx_mm": self.spacing(budget),
+            "patch_shape_zyx": self.shape(budget),
+            "train_patches": budget.prepared_patches,
+            "val_patches": budget.val_patches,
+        }
+        trained = merged(self.table(budget), self.settings(budget, steps))
+        return digest_of([prepared, trained, self.mirror, self.tuned])
 
     def trained_mirrored(self, budget: Budget) -> str:
         """Return the axes along which training patches are mirrored, such as "zyx"."""
@@ -133,9 +143,7 @@ class Preset:
         from algorithm.bundle import read_bundle
 
         budget, began = task.budget, time.monotonic()
-        grid = budget.grids.get(name_of(self.name), {})
-        spacing = list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
-        shape, preset = self.shape(budget), self.preset(budget)
+        spacing, shape, preset = self.spacing(budget), self.shape(budget), self.preset(budget)
         changes, runs = self.settings(budget, task.steps), self.run_folders(task)
         prepared = prepared_folder(task, preset, spacing, shape)
         if not self.bundles_of or self.tuned:

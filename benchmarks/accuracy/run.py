@@ -42,6 +42,7 @@ PEERS: dict[str, System] = {
 DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-large-batch", "best-tuned")
 SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
+KEEP_SECONDS = 60.0  # between notes of what a phase has taken so far, which a kill leaves
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
 # Presets that predict with the mirrored patches that they were trained with, as nnU-Net does.
@@ -54,7 +55,7 @@ OURS = {
     "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
 }
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
-RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
+RECORD, LOG, PREDICTIONS, SPENT = "record.json", "log.txt", "predictions", "spent"
 Equal = Literal["steps", "time"]
 Phase = Literal["train", "validation", "test"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -185,20 +186,27 @@ def work_in(run: Run, phase: Phase) -> None:
 
 
 def spawn(run: Run, phase: Phase) -> None:
-    """Do one phase in a process of its own, and keep what it says with the memory it took."""
+    """Do one phase in a process of its own, and keep what it says and what it took in all attempts."""
     if phase in run.record():
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.accuracy.run", str(run.root), "--budget", run.budget]
     command += ["--equal", run.equal, "--systems", run.system, "--device", run.device, "--phase", phase]
     command += ["--trial", str(run.trial)] if run.trial is not None else []
-    began, most = time.monotonic(), 0
+    spent = run.record().get(SPENT, {}).get(phase, {"wall_seconds": 0.0, "memory_mib": 0.0})
+    looked, kept = time.monotonic(), time.monotonic()
     said = run.folder / f".{phase}.stdout"
     with said.open("w") as out, (run.folder / LOG).open("a") as log:
         process = subprocess.Popen(command, stdout=out, stderr=log)
         while process.poll() is None:
-            most = max(most, held(process.pid))
+            spent["memory_mib"] = max(spent["memory_mib"], held(process.pid) / 2**20)
             time.sleep(MEMORY_SECONDS)
+            looked, before = time.monotonic(), looked
+            spent["wall_seconds"] += looked - before
+            if looked - kept > KEEP_SECONDS:
+                run.note(**{SPENT: {phase: spent}})
+                kept = looked
+    run.note(**{SPENT: {phase: spent}})
     lines = said.read_text().splitlines()
     with (run.folder / LOG).open("a") as log:
         log.writelines(f"{line}\n" for line in lines)
@@ -208,8 +216,7 @@ def spawn(run: Run, phase: Phase) -> None:
             f"{run.system} failed in phase {phase} (exit {process.returncode}): {run.folder / LOG} says why, and the "
             "same command continues"
         )
-    found = {**json.loads(lines[-1]), "memory_mib": most / 2**20, "wall_seconds": time.monotonic() - began}
-    run.note(**{phase: found})
+    run.note(**{phase: {**json.loads(lines[-1]), **spent}, SPENT: {}})
 
 
 def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) -> None:

@@ -14,7 +14,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,11 +27,22 @@ import numpy as np
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.probabilities import map_path
-from benchmarks.accuracy.froc import POINTS, TARGETS, Curve, Response, difference, respond
+from benchmarks.accuracy.froc import POINTS, SPECK_ML, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.run import ABLATION, OURS, PEERS, PREDICTIONS, RECORD, REFERENCE, Equal, settings_of
+from benchmarks.accuracy.ours import Preset
+from benchmarks.accuracy.run import (
+    ABLATION,
+    OURS,
+    PEERS,
+    PREDICTIONS,
+    RECORD,
+    REFERENCE,
+    Equal,
+    settings_of,
+    system_of,
+)
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
-from benchmarks.accuracy.variants import BASE, VARIANTS
+from benchmarks.accuracy.variants import BASE, SEEDS, VARIANTS
 from benchmarks.page import FOLDER, write_part
 from trainer.evaluate import Pair, evaluate, pair_cases, with_probabilities
 from trainer.intervals import Paired, holm, interval_of_mean
@@ -37,7 +50,7 @@ from trainer.phantom.statistics import PROBABILITIES, TUMOUR_ML
 from trainer.processes import in_processes
 
 RESULTS = FOLDER.parent / "docs" / "RESULTS.md"
-QUARTILES_ML = (0.0, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
+QUARTILES_ML = (SPECK_ML, *(TUMOUR_ML[PROBABILITIES.index(share)] for share in (0.25, 0.5, 0.75)), math.inf)
 # What the claim is of, chosen on validation before test cases were looked at: one system a column, beside both peers,
 # in Dice of either label; and fewer misses at one number of false positives a scan.
 CLAIMED: Mapping[str, Mapping[Equal, str]] = {
@@ -58,7 +71,7 @@ class Case:
 
     Attributes:
         dice: of each label but background, None where neither side has it.
-        volumes_ml, found: of each tumour of the reference, by the label map.
+        volumes_ml, found: of each piece of tumour of the reference, by the label map.
         false_positives: tumours of the label map that are none.
         response: of the map of the tumour's probability.
 
@@ -69,6 +82,12 @@ class Case:
     found: tuple[bool, ...]
     false_positives: int
     response: Response
+
+    @property
+    def tumours(self) -> list[tuple[float, bool]]:
+        """Volume in ml of each tumour that counts as one, and whether the label map has it."""
+        pairs = zip(self.volumes_ml, self.found, strict=True)
+        return [(ml, found) for ml, found in pairs if ml > SPECK_ML]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -128,22 +147,28 @@ class Scored:
 
     def lesions(self) -> tuple[int, int, float]:
         """Return tumours, those not found in the label maps, and false positives a scan."""
-        found = [one for case in self.cases.values() for one in case.found]
+        found = [one for case in self.cases.values() for _, one in case.tumours]
         false_positives = sum(case.false_positives for case in self.cases.values())
         return len(found), found.count(False), false_positives / len(self.cases)
 
     def missed_by_quartile(self) -> list[tuple[int, int]]:
         """Return tumours and misses in the label maps, by quartile of volume."""
-        pairs = [
-            (ml, found)
-            for case in self.cases.values()
-            for ml, found in zip(case.volumes_ml, case.found, strict=True)
-        ]
+        pairs = [pair for case in self.cases.values() for pair in case.tumours]
         return [
             (len(inside), inside.count(False))
             for low, high in pairwise(QUARTILES_ML)
             for inside in [[found for ml, found in pairs if low < ml <= high]]
         ]
+
+    def specks(self) -> tuple[int, int]:
+        """Return the pieces of reference tumours that are too small to count, and how many of them are not found."""
+        found = [
+            one
+            for case in self.cases.values()
+            for ml, one in zip(case.volumes_ml, case.found, strict=True)
+            if ml <= SPECK_ML
+        ]
+        return len(found), found.count(False)
 
     def missed_at(self, target: float) -> int:
         return int(Curve.of(self.responses).missed_at(target)[0])
@@ -158,6 +183,7 @@ class Scored:
             "dice": {label: self.mean_dice(label) for label in (ORGAN, TUMOUR)},
             "tumours": lesions,
             "missed": missed,
+            "specks_missed": self.specks(),
             "false_positives_per_scan": false_positives,
             "low_dice": sum((one or 0.0) < MISSED_DICE for one in self.dice(TUMOUR).values()),
             "missed_by_quartile": self.missed_by_quartile(),
@@ -259,22 +285,29 @@ def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
     return (first.index(name) if name in first else len(first), name)
 
 
-def beside(ours: Scored, theirs: Scored, budget: str) -> dict[str, Any]:
-    """Return ours - theirs: Dice of both labels, and tumours missed at each number of false positives a scan."""
-    claimed = (
-        claims(budget).get(ours.equal) == ours.system
-        and theirs.system in CLAIMED_PEERS
-        and opposed(ours, theirs)
+def beside(ours: Scored, theirs: Sequence[Scored], budget: str) -> dict[str, Any]:
+    """Return ours - theirs: Dice of both labels, and tumours missed at each number of false positives a scan.
+
+    Of several runs of theirs, the mean counts, case by case.
+    """
+    claimed = claims(budget).get(ours.equal) == ours.system and all(
+        its.system in CLAIMED_PEERS and opposed(ours, its) for its in theirs
     )
-    told: dict[str, Any] = {"ours": ours.title, "theirs": theirs.title, "claimed": claimed}
+    told: dict[str, Any] = {
+        "ours": ours.title,
+        "theirs": ("the mean of " if len(theirs) > 1 else "") + " and ".join(its.title for its in theirs),
+        "claimed": claimed,
+    }
     for label in (ORGAN, TUMOUR):
-        mine, its = ours.dice(label), theirs.dice(label)
-        pairs = [(mine[case], its[case]) for case in mine if mine[case] is not None and its[case] is not None]
-        paired = Paired.of([(a or 0.0) - (b or 0.0) for a, b in pairs])
+        mine, others = ours.dice(label), [its.dice(label) for its in theirs]
+        there = [case for case in mine if all(dice[case] is not None for dice in (mine, *others))]
+        paired = Paired.of(
+            [(mine[case] or 0.0) - float(np.mean([its[case] for its in others])) for case in there]
+        )
         told[label] = {"mean": paired.mean, "interval": paired.interval, "p": paired.p}
-    curves = Curve.of(ours.responses), Curve.of(theirs.responses)
+    mine_curve, curves = Curve.of(ours.responses), [Curve.of(its.responses) for its in theirs]
     told["missed_at"] = {
-        str(target): dict(zip(("mean", "interval"), difference(*curves, target), strict=True))
+        str(target): dict(zip(("mean", "interval"), difference(mine_curve, curves, target), strict=True))
         for target in TARGETS
     }
     return told
@@ -334,9 +367,9 @@ def machines(scored: Sequence[Scored], budget: Budget) -> str:
     return "; ".join(f"{machine} ({'; '.join(names)})" for machine, names in by_machine.items())
 
 
-def base_of(variant: str) -> str:
-    """Return what a variant changes one thing of: the variant whose weights it predicts with, or all ingredients."""
-    return (VARIANTS[variant].bundles_of or (BASE,))[0]
+def bases_of(variant: str) -> tuple[str, ...]:
+    """Return what a variant is set beside: those whose weights it predicts with, or the base of either seed."""
+    return VARIANTS[variant].bundles_of or ((BASE,) if variant in SEEDS else SEEDS)
 
 
 def flattered(system: str, subset: Subset) -> bool:
@@ -344,14 +377,15 @@ def flattered(system: str, subset: Subset) -> bool:
     return subset != "test" and system in OURS and OURS[system].tuned
 
 
-def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -> list[tuple[Scored, Scored]]:
+def pairs_of(
+    scored: Sequence[Scored], budget: str, subset: Subset, ours: str
+) -> list[tuple[Scored, list[Scored]]]:
     """Return what is set beside what: ours beside the peers, the paper's losses, a variant beside what it changes."""
     if budget == ABLATION:
-        return [
-            (one, its) for one in scored for its in scored if its.system == base_of(one.system) != one.system
-        ]
+        bases = [[its for its in scored if its.system in bases_of(one.system)] for one in scored]
+        return [(one, its) for one, its in zip(scored, bases, strict=True) if its and one not in its]
     beside_peers = [
-        (mine, its)
+        (mine, [its])
         for mine in scored
         for its in scored
         if mine.system in (ours, *(name for name in OURS if not flattered(name, subset)))
@@ -359,7 +393,7 @@ def pairs_of(scored: Sequence[Scored], budget: str, subset: Subset, ours: str) -
         and opposed(mine, its)
     ]
     losses = [
-        (mine, its)
+        (mine, [its])
         for mine in scored
         for its in scored
         if (mine.system, its.system) == PAPERS_LOSSES and mine.equal == its.equal
@@ -379,7 +413,16 @@ def table(
     tumours = scored[0].lesions()[0]
     quartiles = [count for count, _ in scored[0].missed_by_quartile()]
     headings = (
-        *("system", "equal", "steps", "training", "Dice pancreas", "Dice tumour", f"missed of {tumours}"),
+        *(
+            "system",
+            "equal",
+            "steps",
+            "patches a step",
+            "training",
+            "Dice pancreas",
+            "Dice tumour",
+            f"missed of {tumours}",
+        ),
         "false positives a scan",
         f"missed by quartile of volume ({', '.join(map(str, quartiles))})",
         f"missed at {', '.join(f'{target:g}' for target in TARGETS)} false positives a scan",
@@ -395,8 +438,8 @@ def table(
         name = shown(one.system, budget) if variant is None else f"{one.system}: {variant.what}"
         name += " (chosen on these cases, whose scores flatter)" if flattered(one.system, subset) else ""
         lines.append(
-            f"| {name} | {one.equal} | {train['steps']} | {minutes(train):.0f} min | "
-            f"{with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
+            f"| {name} | {one.equal} | {train['steps']} | {patches_of(one.system, budget)} | "
+            f"{minutes(train):.0f} min | {with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
             f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
         )
     if differences:
@@ -428,16 +471,35 @@ def table(
     return "\n".join(lines)
 
 
+def told_specks(scored: Sequence[Scored]) -> str:
+    """Return what is left out of all counts of tumours, and what it would change; nothing where nothing is."""
+    specks = scored[0].specks()[0]
+    if not specks:
+        return ""
+    missed = sorted({one.specks()[1] for one in scored})
+    more = f"{missed[0]}" if len(missed) == 1 else f"{missed[0]} to {missed[-1]}"
+    return (
+        f" Pieces of a reference tumour up to {SPECK_ML:g} ml, {specks} here, are no tumours; counted as such, each "
+        f"system would miss {more} more."
+    )
+
+
 def shown(title: str, budget: Budget) -> str:
     """Return a title with the preset's own name where the budget has one for the system."""
     system = title.partition(",")[0]
     return title.replace(system, budget.presets.get(system, system), 1)
 
 
+def patches_of(system: str, budget: Budget) -> int:
+    """Return how many patches a system learns from in a step."""
+    own = system_of(system)
+    return own.batch_size(budget) if isinstance(own, Preset) else budget.batch_size
+
+
 def minutes(train: Mapping[str, Any]) -> float:
     """Return what a training took without preparation: its own count, or its process's where that is more.
 
-    A process that was stopped and started again counts its last part alone.
+    Records of before restarts were added up hold the last process alone.
     """
     process = train.get("wall_seconds", 0.0) - train.get("prepare_seconds", 0.0)
     return max(train["seconds"], process) / 60
@@ -477,14 +539,9 @@ def score(
         raise InputError(
             "the test cases are scored with --final alone, once everything was chosen on validation"
         )
-    places = Places(root)
-    reference = (
-        labels_of_tests(frozen, root / "final" / "labels")
-        if final and subset == "test"
-        else places.labels(subset)
-    )
     kept = (out or root / "scores") / f"{budget}-{subset}.json"
-    scored = find_scored(root, budget, frozen, reference, subset, kept)
+    with reference_of(root, frozen, subset) as reference:
+        scored = find_scored(root, budget, frozen, reference, subset, kept)
     differences = [beside(*pair, budget) for pair in pairs_of(scored, budget, subset, name_of(ours))]
     points, missing = {}, 0
     if subset == "test":  # on validation cases, which chose what is claimed, nothing is tested
@@ -502,6 +559,7 @@ def score(
         f"phantoms (`{frozen.subset_digest(subset)[:12]}`); "
         + ", ".join(f"{name} {version}" for name, version in record["versions"].items())
         + "."
+        + told_specks(scored)
         + (f" {missing} of the claimed differences are not there yet." if missing else "")
     )
     text = table(scored, differences, points, about, Budget.read(budget), subset)
@@ -516,6 +574,16 @@ def score(
         with replacing(kept) as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
     return text
+
+
+@contextmanager
+def reference_of(root: Path, frozen: FrozenSet, subset: Subset) -> Iterator[Path]:
+    """Give the folder of reference label maps; those of test cases are on disk only while they are used."""
+    if subset != "test":
+        yield Places(root).labels(subset)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield labels_of_tests(frozen, Path(name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -30,7 +30,8 @@ class Budget:
     Attributes:
         name: of the file in budgets/.
         spacing_zyx_mm: grid that scans are resampled to.
-        patch_shape_zyx, batch_size: of a step; nnU-Net's planner chooses its own patch, within its memory target.
+        patch_shape_zyx, batch_size: of a step; nnU-Net's planner chooses its own patch, within its memory target, and
+            a system of ours may have its own batch, which the table names.
         steps: of the optimiser.
         epoch_steps: systems keep a checkpoint after so many steps, and the presets draw new patches.
         nnunet_memory_gb: the planner's memory target, which decides its patch.

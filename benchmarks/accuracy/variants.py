@@ -15,6 +15,7 @@ from trainer.presets import read_preset
 from trainer.settings import TrainSettings
 
 BASE = "best-all"
+SEEDS = (BASE, "best-seed-1")
 OWN = read_preset("best-cpu").train["augment"]
 LONG = TrainSettings.read(read_preset("best").train, "best").as_dict()  # with a preset's defaults
 # What `best-cpu` had at first; on scans of other scanners it may be worth more than on phantoms, which all look alike.
@@ -103,6 +104,6 @@ VARIANTS: Mapping[str, Variant] = {
         {},
         None,
         "",
-        (BASE, "best-seed-1"),
+        SEEDS,
     ),
 }

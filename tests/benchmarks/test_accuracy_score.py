@@ -27,7 +27,22 @@ from benchmarks.accuracy.froc import (
 )
 from benchmarks.accuracy.frozen import FrozenSet
 from benchmarks.accuracy.run import settings_of, system_of
-from benchmarks.accuracy.score import Case, Scored, adjust, at_points, beside, machines, main, minutes, score
+from benchmarks.accuracy.score import (
+    RESULTS,
+    Case,
+    Scored,
+    adjust,
+    at_points,
+    beside,
+    machines,
+    main,
+    minutes,
+    pairs_of,
+    patches_of,
+    reference_of,
+    score,
+    told_specks,
+)
 from benchmarks.accuracy.task import LABELS, Budget
 from trainer.overlay import OverlayRow
 
@@ -75,6 +90,31 @@ def test_specks_are_no_calls() -> None:
     assert not without_specks(np.zeros((2, 3, 4), bool), 1).any()
 
 
+def test_a_speck_of_the_reference_is_no_tumour() -> None:
+    speck = (slice(0, 1), slice(0, 3), slice(0, 3))  # 0.02 ml that nothing finds
+    with_it = response_of("case", mask(TUMOUR, speck), probability(tumour=0.9), voxel_ml=VOXEL_ML)
+    assert sorted(with_it.volumes_ml) == pytest.approx([0.0225, 1.0])
+    curve = Curve.of([with_it])
+    assert curve.lesions.tolist() == [1]
+    assert curve.missed_at(0.0).tolist() == [0.0]
+    case = Case({"pancreas": 0.8, "cancer": 0.9}, (0.0225, 1.0), (False, True), 0, with_it)
+    whole = Scored("nnunet", "steps", {}, {"case": case})
+    assert whole.lesions() == (1, 0, 0.0)
+    assert whole.missed_by_quartile() == [(1, 0), (0, 0), (0, 0), (0, 0)]
+    assert whole.specks() == (1, 1)
+    assert "counted as such, each system would miss 1 more" in told_specks([whole])
+    assert not told_specks([replace(whole, cases={"case": replace(case, volumes_ml=(1.0, 1.0))})])
+
+
+@pytest.mark.parametrize("name", ["cpu-test", "cpu-validation", "ablation-validation"])
+def test_every_frozen_case_that_was_scored_has_one_tumour(name: str) -> None:
+    file = RESULTS.parents[1] / "benchmarks" / "accuracy" / f"{name}.json"
+    for told in json.loads(file.read_text())["systems"]:
+        one = Scored.from_json(told)
+        assert [len(case.tumours) for case in one.cases.values()] == [1] * 32
+        assert json.loads(json.dumps(one.to_json())) == told  # what is kept is what is counted today
+
+
 def test_misses_are_counted_where_the_false_positives_are_few_enough() -> None:
     # The second case's tumour is found below 0.2 alone, where both cases have a false positive.
     curve = Curve.of([response(tumour=0.9, elsewhere=0.5), response(tumour=0.2, elsewhere=0.4)])
@@ -103,10 +143,11 @@ def test_a_resample_weighs_cases() -> None:
 def test_a_difference_of_many_cases_has_an_interval_away_from_0_and_one_of_equals_has_none() -> None:
     good = Curve.of([response(tumour=0.9, elsewhere=0.0)] * 20)
     bad = Curve.of([response(tumour=0.9 * (number % 2), elsewhere=0.0) for number in range(20)])
-    mean, (low, high) = difference(good, bad, 0.5)
+    mean, (low, high) = difference(good, [bad], 0.5)
     assert mean == -10.0
     assert -16 <= low < -10 < high <= -4  # ten of twenty differ: a standard deviation of about 2.2
-    assert difference(bad, bad, 0.5) == (0.0, (0.0, 0.0))
+    assert difference(bad, [bad], 0.5) == (0.0, (0.0, 0.0))
+    assert difference(good, [good, bad], 0.5)[0] == -5.0  # beside the mean of two
 
 
 @pytest.fixture
@@ -168,8 +209,8 @@ def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Pat
     (found,) = content["differences"]
     assert found["cancer"]["mean"] == pytest.approx(0.25)
     assert found["missed_at"]["0.125"]["mean"] == 1.0
-    assert "| nnunet | steps | 100 | 1 min |" in text
-    assert "| best-cpu | steps | 100 | 1 min |" in text
+    assert "| nnunet | steps | 100 | 2 | 1 min |" in text
+    assert "| best-cpu | steps | 100 | 2 | 1 min |" in text
     assert "best-cpu, equal steps, less nnunet, equal steps" in text
 
 
@@ -263,12 +304,35 @@ def test_nothing_is_called_where_validation_has_no_point_with_so_few_false_posit
     assert (curve.at(0), curve.at(None)) == ((0, 1.0), (1, 0.0))
 
 
+def test_an_ingredient_is_set_beside_the_mean_of_both_seeds() -> None:
+    scored = [
+        system(name, tumours)
+        for name, tumours in (
+            ("best-all", [0.5, 0.6, 0.7, 0.8]),
+            ("best-ensemble", [0.6] * 4),
+            ("best-no-ema", [0.6, 0.7, 0.8, 0.9]),
+            ("best-seed-1", [0.7, 0.8, 0.9, 1.0]),
+        )
+    ]
+    told = {
+        ours.system: beside(ours, theirs, "ablation")
+        for ours, theirs in pairs_of(scored, "ablation", "validation", "best")
+    }
+    assert {name: one["theirs"] for name, one in told.items()} == {
+        "best-ensemble": "the mean of best-all, equal steps and best-seed-1, equal steps",
+        "best-no-ema": "the mean of best-all, equal steps and best-seed-1, equal steps",
+        "best-seed-1": "best-all, equal steps",
+    }
+    assert told["best-no-ema"]["cancer"]["mean"] == pytest.approx(0.0)
+    assert told["best-seed-1"]["cancer"]["mean"] == pytest.approx(0.2)
+
+
 def test_the_claims_alone_pay_for_their_number() -> None:
     ours, other, peer = (
         system(name, [0.9 - worse, 0.8 - worse, 0.7, 0.6 - worse])
         for name, worse in (("best-large-batch", 0.0), ("best", 0.1), ("nnunet", 0.2))
     )
-    told = [beside(ours, peer, "cpu"), beside(other, peer, "cpu")]
+    told = [beside(ours, [peer], "cpu"), beside(other, [peer], "cpu")]
     # Two columns, two peers, two labels: eight tests, of which two are there.
     assert adjust(told, "cpu") == 6
     assert [one["claimed"] for one in told] == [True, False]
@@ -282,6 +346,30 @@ def test_time_is_that_of_the_process_where_it_says_more() -> None:
     train = {"seconds": 600.0, "wall_seconds": 720.0, "prepare_seconds": 60.0}
     assert minutes(train) == 11.0
     assert minutes({**train, "wall_seconds": 70.0}) == 10.0  # begun again near its end
+
+
+def test_a_batch_of_its_own_is_told() -> None:
+    budget = Budget.read("cpu")
+    assert [patches_of(name, budget) for name in ("nnunet", "monai", "best", "best-large-batch")] == [
+        2,
+        2,
+        2,
+        8,
+    ]
+
+
+def test_labels_of_test_cases_are_on_disk_while_they_are_used_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_labels(_: FrozenSet, folder: Path) -> Path:
+        (folder / "pancreas_000.nii.gz").touch()
+        return folder
+
+    monkeypatch.setattr("benchmarks.accuracy.score.labels_of_tests", make_labels)
+    with reference_of(tmp_path, FrozenSet.read(), "test") as folder:
+        assert len(list(folder.iterdir())) == 1
+    assert not folder.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_ensemble_is_of_other_settings_where_a_member_is() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from benchmarks.accuracy.frozen import (
     refuse_leaks,
 )
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import Run, settings_of
+from benchmarks.accuracy.run import Run, settings_of, spawn
 from benchmarks.accuracy.task import Budget
 from benchmarks.machine import describe_machine
 from trainer.dataset import Dataset
@@ -176,6 +177,81 @@ def test_a_pace_is_of_this_machine_and_of_today_s_settings(tmp_path: Path) -> No
             monai.task()
     timed(trial, 10, 60.0)
     assert monai.task().steps == Budget.read("cpu").steps // 2  # by the pace of a trial alone
+
+
+PRESET = """[prepare]
+spacing_zyx_mm = [2.5, 0.8, 0.8]
+window_hu = [-100, 240]
+patch_shape_zyx = [64, 128, 128]
+train_patches = 10
+val_patches = 10
+quotas = { "1" = 0.5, "2" = 0.3 }
+seed = 0
+normalisation = "window"
+
+[train]
+loss = "dice_ce"
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[-100, 240]", "[-100, 200]"),
+        ('"2" = 0.3', '"2" = 0.2'),
+        ("seed = 0", "seed = 1"),
+        ("window_hu = [-100, 240]\npatch_shape_zyx = [64, 128, 128]", "patch_shape_zyx = [64, 128, 128]"),
+        ('"dice_ce"', '"topk_ce"'),
+    ],
+)
+def test_a_preset_that_prepares_or_trains_otherwise_is_another(
+    tmp_path: Path, before: str, after: str
+) -> None:
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    one.write_text(PRESET)
+    changed = PRESET.replace(before, after)
+    if "window_hu" not in changed:
+        changed = changed.replace('"window"', '"zscore"')
+    other.write_text(changed)
+    budget = Budget.read("cpu")
+    assert settings_of(str(one), budget, 9) != settings_of(str(other), budget, 9)
+    # What the budget decides for all is not the preset's.
+    one.write_text(PRESET.replace("[2.5, 0.8, 0.8]", "[3.0, 0.8, 0.8]").replace("= 10", "= 11"))
+    other.write_text(PRESET)
+    assert settings_of(str(one), budget, 9) == settings_of(str(other), budget, 9)
+
+
+def test_a_phase_that_was_killed_has_taken_what_all_its_processes_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two looks at a process that fails, then two at one that ends: both times together, and the most of both."""
+    clock, memory, codes = iter(range(100)), iter([3, 9, 1, 2]), iter([1, 0])
+    run = Run(tmp_path, "cpu", "steps", "nnunet", "cpu")
+
+    class Process:
+        pid = 1
+
+        def __init__(self, *_: object, stdout: TextIO, **__: object) -> None:
+            stdout.write('{"steps": 9}\n')
+            self.returncode = next(codes)
+            self.looks = iter([None, None, self.returncode])
+
+        def poll(self) -> int | None:
+            return next(self.looks)
+
+    module = "benchmarks.accuracy.run"
+    monkeypatch.setattr(f"{module}.subprocess.Popen", Process)
+    monkeypatch.setattr(f"{module}.held", lambda _: next(memory) * 2**20)
+    monkeypatch.setattr(f"{module}.time.sleep", lambda _: None)
+    monkeypatch.setattr(f"{module}.time.monotonic", lambda: float(next(clock)))
+    with pytest.raises(InputError, match="nnunet failed in phase train"):
+        spawn(run, "train")
+    first = run.record()["spent"]["train"]
+    assert first["memory_mib"] == 9.0
+    spawn(run, "train")
+    record = run.record()
+    assert record["train"] == {"steps": 9, "memory_mib": 9.0, "wall_seconds": 2 * first["wall_seconds"]}
+    assert first["wall_seconds"] > 0
 
 
 def test_unknown_budgets_are_refused() -> None:

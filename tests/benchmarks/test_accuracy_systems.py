@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.images import read_image, read_labels, write_labels
 from algorithm.probabilities import map_path
-from benchmarks.accuracy.dynunet import DynUNet, levels, make_loss, mirrored
+from benchmarks.accuracy.dynunet import Batches, DynUNet, levels, make_loss, measure, mirrored
 from benchmarks.accuracy.nnunet_system import NNUNet
 from benchmarks.accuracy.ours import Preset, assignments
 from benchmarks.accuracy.run import Run, main
-from benchmarks.accuracy.task import LABELS, Budget, keep_prediction, missing
+from benchmarks.accuracy.task import LABELS, Budget, Task, keep_prediction, missing
+from trainer.dataset import Case
 from trainer.settings import read_assignments
 
 GRID = Geometry((3, 4, 5), (2.5, 1.0, 0.75), (10.0, -20.0, 30.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
@@ -60,6 +63,77 @@ def test_the_loss_of_monai_is_a_sum_over_scales() -> None:
 
     expected = sum(0.5**number * one(logits[:, number]) for number in range(3))
     assert float(make_loss()(logits, labels)) == pytest.approx(expected, rel=1e-5)
+
+
+TUMOUR = (slice(4, 8), slice(12, 22), slice(8, 20))  # nearer one corner than any other
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    """Two scans of noise on a turned grid, with a bright tumour in a pancreas."""
+    grid = Geometry((14, 40, 44), (3.0, 2.0, 2.0), (10.0, -20.0, 30.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
+    made = []
+    for number in range(2):
+        scan = np.random.default_rng(number).normal(0, 20, grid.shape_zyx).astype(np.int16)
+        labels = np.zeros(grid.shape_zyx, np.uint8)
+        labels[3:9, 10:30, 6:34] = 1
+        labels[TUMOUR] = 2
+        scan[TUMOUR] += 400
+        case = Case(
+            f"pancreas_{number:03d}",
+            *(tmp_path / kind / f"pancreas_{number:03d}.nii.gz" for kind in ("images", "labels")),
+        )
+        write_labels(case.label, labels, grid)
+        image = sitk.GetImageFromArray(scan)
+        grid.set_on(image)
+        case.image.parent.mkdir(exist_ok=True)
+        sitk.WriteImage(image, case.image)
+        made.append(case)
+    return made
+
+
+def test_monai_s_batches_are_the_same_by_any_number_of_threads_and_after_a_restart(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    pytest.importorskip("monai")
+    budget = Budget.read("smoke")
+    intensities = measure(cases, tmp_path / "intensities.json")
+    one, three = (Batches(cases, budget, intensities, seed=4, workers=workers) for workers in (1, 3))
+    first = list(one.between(0, 6))
+    assert not torch.equal(first[0][0], first[1][0])
+    for drawn in (list(three.between(0, 6)), [*one.between(0, 2), *three.between(2, 6)]):
+        for (images, labels), (again, labels_again) in zip(first, drawn, strict=True):
+            torch.testing.assert_close(images, again, rtol=0, atol=0)
+            torch.testing.assert_close(labels, labels_again, rtol=0, atol=0)
+
+
+def test_what_monai_s_network_says_comes_back_to_the_scan_s_own_grid(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("monai")
+
+    class Bright(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            tumour = 20 * (
+                image - 1
+            )  # of the foreground's deviations, of which the tumour lies two above its mean
+            return torch.cat([torch.zeros_like(image), torch.full_like(image, -50), tumour], dim=1)
+
+    monkeypatch.setattr("benchmarks.accuracy.dynunet.make_network", lambda _: Bright())
+    work, out = tmp_path / "work", tmp_path / "out"
+    work.mkdir()
+    torch.save({"network": {}}, work / "checkpoint.pt")
+    measure(cases, work / "intensities.json")
+    budget = replace(
+        Budget.read("smoke"), spacing_zyx_mm=(3.0, 2.0, 2.0)
+    )  # as the scans, so all of it comes back
+    task = Task(tmp_path, tmp_path, work, budget, 1, "cpu")
+    DynUNet().predict(task, cases[0].image.parent, out)
+    for case in cases:
+        wanted, grid = read_labels(case.label)
+        found, its_grid = read_labels(out / case.image.name)
+        assert its_grid == grid
+        np.testing.assert_array_equal(found == 2, wanted == 2)
 
 
 def test_mirrored_views_come_back_as_they_went() -> None:
