@@ -18,7 +18,7 @@ help:
 	@echo "make bench-training  the training step, where its time goes, and loaders beside MONAI's and TorchIO's (about 20 minutes)"
 	@echo "make bench-inference one scan through this project, MONAI and nnU-Net: time and memory (about 8 minutes)"
 	@echo "make bench-evaluation 139 label maps scored by this project and by MONAI's metrics (18 minutes)"
-	@echo "make bench-accuracy  presets, nnU-Net and MONAI trained on the frozen phantoms, alike (a day on 2 cores)"
+	@echo "make bench-accuracy  presets, nnU-Net and MONAI trained on the frozen phantoms, alike (a day of one core)"
 	@echo "make phantom-bundle  the weights that come with the software, trained anew (hours on one core)"
 	@echo "make bench-smoke     the same calls on small volumes, untimed"
 	@echo "make sanitize        kernel tests under the address, undefined-behaviour and thread sanitizers"
