@@ -125,6 +125,7 @@ class DynUNet:
                 torch.save(state, temporary)
         return Trained(
             steps=done,
+            batch_size=budget.batch_size,
             seconds=seconds,
             prepare_seconds=prepare_seconds,
             parameters=parameters_of(network),

@@ -22,7 +22,7 @@ from trainer.lesions import Lesions, match_lesions
 THRESHOLDS = (0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.16, *(step / 20 for step in range(4, 20)), 0.98)
 # A smaller piece is no call. The smallest tumour of Task07 has 0.4 ml; larger ones part networks that are sure of all.
 SMALLEST_ML = (0.1, 0.3, 1.0, 3.0)
-# Nor is a smaller piece of the reference a tumour: what a deformed tumour sheds at its rim is nobody's to find.
+# Nor is a piece of the reference up to that size a tumour: what a deformed one sheds at its rim is nobody's to find.
 SPECK_ML = SMALLEST_ML[0]
 POINTS = len(SMALLEST_ML) * len(THRESHOLDS)
 TARGETS = (0.125, 0.25, 0.5, 1.0)  # false positives a scan

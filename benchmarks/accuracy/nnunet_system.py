@@ -74,6 +74,7 @@ class NNUNet:
         configuration = trainer.configuration_manager
         return Trained(
             steps=len(ends) * trainer.num_iterations_per_epoch,
+            batch_size=configuration.batch_size,
             seconds=float(sum(end - start for start, end in zip(starts, ends, strict=False))),
             prepare_seconds=prepare_seconds,
             parameters=parameters_of(trainer.network),

@@ -175,13 +175,14 @@ class Preset:
         patches = changes.get("epoch_patches", budget.prepared_patches)
         return Trained(
             steps=len(rows) * -(-patches // self.batch_size(budget)),
+            batch_size=self.batch_size(budget),
             seconds=sum(float(row["seconds"]) for row in rows) + tuning_seconds,
             prepare_seconds=prepare_seconds,
             parameters=sum(parameters_of(read_bundle(run / LAST).network) for run in runs),
             about=f"preset {preset}, patches {shape}, spacing {spacing}, "
             f"batches of {self.batch_size(budget)}, {changes}"
             + (f", with the weights of {' and '.join(self.bundles_of)}" if self.bundles_of else "")
-            + (", tuned on the validation cases" if self.tuned else ""),
+            + (f", tuned on the validation cases: {told_tuning(task.work / TUNED)}" if self.tuned else ""),
         )
 
     def predict(self, task: Task, images: Path, out: Path) -> None:
@@ -196,6 +197,14 @@ class Preset:
         for path in (out / PROBABILITIES).glob("*.nii.gz"):
             if path.name.removesuffix(".nii.gz").endswith(tuple(f"_{name}" for name in unread)):
                 path.unlink()  # the scorer reads the lesion's alone
+
+
+def told_tuning(bundle: Path) -> str:
+    """Return what `tune` chose, as words."""
+    from algorithm.bundle import read_bundle
+
+    description = read_bundle(bundle).description
+    return f"{description.postprocessing}, temperature {description.temperature:.2f}"
 
 
 def read_metrics(run: Path) -> list[dict[str, str]]:

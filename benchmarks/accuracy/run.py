@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -42,7 +42,7 @@ PEERS: dict[str, System] = {
 DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-large-batch", "best-tuned")
 SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
-KEEP_SECONDS = 60.0  # between notes of what a phase has taken so far, which a kill leaves
+KEEP_SECONDS = 60.0  # between looks at which a phase's time so far is kept, for whoever continues it
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
 REFERENCE = "nnunet"  # whose wall time the others get in the second column
 # Presets that predict with the mirrored patches that they were trained with, as nnU-Net does.
@@ -55,10 +55,16 @@ OURS = {
     "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
 }
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
-RECORD, LOG, PREDICTIONS, SPENT = "record.json", "log.txt", "predictions", "spent"
+RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
 Equal = Literal["steps", "time"]
 Phase = Literal["train", "validation", "test"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+def keep(path: Path, told: Mapping[str, Any]) -> None:
+    """Write JSON, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(told, indent=1) + "\n")
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,14 @@ class Run:
     def note(self, **what: Any) -> None:
         """Add to the record."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / RECORD) as temporary:
-            temporary.write_text(json.dumps({**self.record(), **what}, indent=1) + "\n")
+        keep(self.folder / RECORD, {**self.record(), **what})
+
+    def members(self) -> list[Run]:
+        """Return the runs whose weights this one uses in place of its own."""
+        system = system_of(self.system)
+        return [
+            replace(self, system=one) for one in (system.bundles_of if isinstance(system, Preset) else ())
+        ]
 
     def task(self) -> Task:
         places, budget = Places(self.root), Budget.read(self.budget)
@@ -115,6 +127,8 @@ class Run:
             return self.trial
         if self.equal == "steps":
             return budget.steps
+        if members := self.members():
+            return members[0].steps(budget)
         kept = self.record().get("steps_for_time")
         return int(kept) if kept else self._steps_for_time()
 
@@ -193,8 +207,9 @@ def spawn(run: Run, phase: Phase) -> None:
     command = [sys.executable, "-m", "benchmarks.accuracy.run", str(run.root), "--budget", run.budget]
     command += ["--equal", run.equal, "--systems", run.system, "--device", run.device, "--phase", phase]
     command += ["--trial", str(run.trial)] if run.trial is not None else []
-    spent = run.record().get(SPENT, {}).get(phase, {"wall_seconds": 0.0, "memory_mib": 0.0})
-    looked, kept = time.monotonic(), time.monotonic()
+    so_far = run.folder / f".{phase}.spent.json"  # what killed attempts took
+    spent = json.loads(so_far.read_text()) if so_far.is_file() else {"wall_seconds": 0.0, "memory_mib": 0.0}
+    looked = kept = time.monotonic()
     said = run.folder / f".{phase}.stdout"
     with said.open("w") as out, (run.folder / LOG).open("a") as log:
         process = subprocess.Popen(command, stdout=out, stderr=log)
@@ -204,9 +219,9 @@ def spawn(run: Run, phase: Phase) -> None:
             looked, before = time.monotonic(), looked
             spent["wall_seconds"] += looked - before
             if looked - kept > KEEP_SECONDS:
-                run.note(**{SPENT: {phase: spent}})
+                keep(so_far, spent)
                 kept = looked
-    run.note(**{SPENT: {phase: spent}})
+    keep(so_far, spent)
     lines = said.read_text().splitlines()
     with (run.folder / LOG).open("a") as log:
         log.writelines(f"{line}\n" for line in lines)
@@ -216,11 +231,16 @@ def spawn(run: Run, phase: Phase) -> None:
             f"{run.system} failed in phase {phase} (exit {process.returncode}): {run.folder / LOG} says why, and the "
             "same command continues"
         )
-    run.note(**{phase: {**json.loads(lines[-1]), **spent}, SPENT: {}})
+    if phase == "train":  # memory is that of the trainings whose weights are used, too
+        trained = [its.record()["train"]["memory_mib"] for its in run.members()]
+        spent["memory_mib"] = max([spent["memory_mib"], *trained])
+    run.note(**{phase: {**json.loads(lines[-1]), **spent}})
+    so_far.unlink()
 
 
 def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) -> None:
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
+    refuse_missing_members(run)
     if run.equal == "time" and "steps_for_time" not in run.record():
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
     refuse_other_settings(run)
@@ -242,6 +262,23 @@ def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) ->
         sys.stdout.flush()
 
 
+def refuse_missing_members(run: Run) -> None:
+    """Raise InputError where weights that a system uses are not trained, or with other settings than today's."""
+    budget = Budget.read(run.budget)
+    for its in run.members():
+        record = its.record()
+        if "train" not in record:
+            raise InputError(
+                f"{run.system} uses the weights of {its.system}, which {its.folder} does not hold yet: "
+                f"run --systems {its.system}"
+            )
+        if record.get("settings") != settings_of(its.system, budget, its.steps(budget)):
+            raise InputError(
+                f"{run.system} uses the weights of {its.system}, and those in {its.folder} are of other settings: "
+                "move that folder away, and run it anew"
+            )
+
+
 def refuse_other_settings(run: Run) -> None:
     """Keep in the record what a system is trained with.
 
@@ -249,13 +286,8 @@ def refuse_other_settings(run: Run) -> None:
         InputError: the run was begun with something else, or the weights that it uses are not all trained.
 
     """
-    budget, system = Budget.read(run.budget), system_of(run.system)
-    for other in system.bundles_of if isinstance(system, Preset) else ():
-        its = replace(run, system=other)
-        if "train" not in its.record():
-            raise InputError(
-                f"{run.system} uses the weights of {other}, which {its.folder} does not hold yet: run --systems {other}"
-            )
+    budget = Budget.read(run.budget)
+    refuse_missing_members(run)
     settings = settings_of(run.system, budget, run.steps(budget))
     begun = run.record()
     if "system" in begun and begun.get("settings") != settings:

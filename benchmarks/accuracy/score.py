@@ -29,7 +29,6 @@ from algorithm.files import replacing
 from algorithm.probabilities import map_path
 from benchmarks.accuracy.froc import POINTS, SPECK_ML, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
-from benchmarks.accuracy.ours import Preset
 from benchmarks.accuracy.run import (
     ABLATION,
     OURS,
@@ -39,7 +38,6 @@ from benchmarks.accuracy.run import (
     REFERENCE,
     Equal,
     settings_of,
-    system_of,
 )
 from benchmarks.accuracy.task import LABELS, LESION, Budget, name_of
 from benchmarks.accuracy.variants import BASE, SEEDS, VARIANTS
@@ -161,14 +159,14 @@ class Scored:
         ]
 
     def specks(self) -> tuple[int, int]:
-        """Return the pieces of reference tumours that are too small to count, and how many of them are not found."""
-        found = [
-            one
-            for case in self.cases.values()
-            for ml, one in zip(case.volumes_ml, case.found, strict=True)
+        """Return the pieces of reference tumours that are too small to count, and how many nothing ever finds."""
+        never = [
+            not found and not self.cases[name].response.found[:, place].any()
+            for name, case in self.cases.items()
+            for place, (ml, found) in enumerate(zip(case.volumes_ml, case.found, strict=True))
             if ml <= SPECK_ML
         ]
-        return len(found), found.count(False)
+        return len(never), sum(never)
 
     def missed_at(self, target: float) -> int:
         return int(Curve.of(self.responses).missed_at(target)[0])
@@ -183,7 +181,7 @@ class Scored:
             "dice": {label: self.mean_dice(label) for label in (ORGAN, TUMOUR)},
             "tumours": lesions,
             "missed": missed,
-            "specks_missed": self.specks(),
+            "specks": self.specks(),
             "false_positives_per_scan": false_positives,
             "low_dice": sum((one or 0.0) < MISSED_DICE for one in self.dice(TUMOUR).values()),
             "missed_by_quartile": self.missed_by_quartile(),
@@ -438,7 +436,7 @@ def table(
         name = shown(one.system, budget) if variant is None else f"{one.system}: {variant.what}"
         name += " (chosen on these cases, whose scores flatter)" if flattered(one.system, subset) else ""
         lines.append(
-            f"| {name} | {one.equal} | {train['steps']} | {patches_of(one.system, budget)} | "
+            f"| {name} | {one.equal} | {train['steps']} | {train['batch_size']} | "
             f"{minutes(train):.0f} min | {with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
             f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
         )
@@ -473,14 +471,13 @@ def table(
 
 def told_specks(scored: Sequence[Scored]) -> str:
     """Return what is left out of all counts of tumours, and what it would change; nothing where nothing is."""
-    specks = scored[0].specks()[0]
-    if not specks:
+    count = scored[0].specks()[0]
+    if not count:
         return ""
-    missed = sorted({one.specks()[1] for one in scored})
-    more = f"{missed[0]}" if len(missed) == 1 else f"{missed[0]} to {missed[-1]}"
+    never = min(one.specks()[1] for one in scored)
     return (
-        f" Pieces of a reference tumour up to {SPECK_ML:g} ml, {specks} here, are no tumours; counted as such, each "
-        f"system would miss {more} more."
+        f" Pieces of a reference tumour up to {SPECK_ML:g} ml, {count} here, are no tumours; {never} of them no system "
+        "finds at any operating point, so counted as tumours they would add as many misses to each."
     )
 
 
@@ -490,16 +487,11 @@ def shown(title: str, budget: Budget) -> str:
     return title.replace(system, budget.presets.get(system, system), 1)
 
 
-def patches_of(system: str, budget: Budget) -> int:
-    """Return how many patches a system learns from in a step."""
-    own = system_of(system)
-    return own.batch_size(budget) if isinstance(own, Preset) else budget.batch_size
-
-
 def minutes(train: Mapping[str, Any]) -> float:
     """Return what a training took without preparation: its own count, or its process's where that is more.
 
-    Records of before restarts were added up hold the last process alone.
+    Records of before restarts were added up hold the last process alone; preparation of a killed attempt counts as
+    training.
     """
     process = train.get("wall_seconds", 0.0) - train.get("prepare_seconds", 0.0)
     return max(train["seconds"], process) / 60
@@ -514,9 +506,13 @@ def signed(found: Mapping[str, Any], digits: int = 3) -> str:
     text, interval = f"{found['mean']:+.{digits}f}", found["interval"]
     if interval is None:
         return text
-    p = f", p {found['p']:.2g}" if "p" in found else ""
-    p += f", of all claims {found['p_of_all']:.2g}" if "p_of_all" in found else ""
+    p = f", p {told_p(found['p'])}" if "p" in found else ""
+    p += f", of all claims {told_p(found['p_of_all'])}" if "p_of_all" in found else ""
     return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}{p})"
+
+
+def told_p(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def score(

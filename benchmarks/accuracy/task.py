@@ -110,6 +110,7 @@ class Trained:
 
     Attributes:
         steps: optimisation steps that were taken.
+        batch_size: patches of a step.
         seconds: wall time of training with its own validation, without preparation, over all restarts.
         prepare_seconds: of the attempt that ended.
         parameters: weights of the network.
@@ -118,6 +119,7 @@ class Trained:
     """
 
     steps: int
+    batch_size: int
     seconds: float
     prepare_seconds: float
     parameters: int

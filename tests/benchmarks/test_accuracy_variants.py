@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +11,7 @@ import pytest
 from algorithm.errors import InputError
 from benchmarks.accuracy.frozen import Subset
 from benchmarks.accuracy.ours import Preset
-from benchmarks.accuracy.run import OURS, Equal, Run, main, refuse_other_settings
+from benchmarks.accuracy.run import OURS, Equal, Run, main, refuse_other_settings, settings_of
 from benchmarks.accuracy.score import Scored, pairs_of
 from benchmarks.accuracy.task import Budget, Task
 from benchmarks.accuracy.variants import BASE, VARIANTS
@@ -107,8 +108,15 @@ def test_weights_that_are_not_trained_yet_are_asked_for(tmp_path: Path) -> None:
         InputError, match=r"uses the weights of best, which .* does not hold yet: run --systems best"
     ):
         refuse_other_settings(run)
-    Run(tmp_path, "cpu", "steps", "best", "cpu").note(train={})
+    best = Run(tmp_path, "cpu", "steps", "best", "cpu")
+    best.note(train={}, settings="of last year")
+    with pytest.raises(InputError, match="are of other settings: move that folder away, and run it anew"):
+        refuse_other_settings(run)
+    best.note(settings=settings_of("best", Budget.read("cpu"), 2000))
     refuse_other_settings(run)
+    # At equal time it has as many steps as the weights that it uses, whatever its own pace.
+    replace(best, equal="time").note(steps_for_time=4321)
+    assert replace(run, equal="time").steps(Budget.read("cpu")) == 4321
 
 
 def test_a_run_of_other_settings_is_not_taken_for_that_of_today(

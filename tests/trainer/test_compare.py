@@ -235,12 +235,18 @@ def test_tests_and_intervals_against_scipy(seed: int) -> None:
 def test_small_samples_are_exact() -> None:
     # of the 2^6 signs of six equal differences two give a mean as far from 0
     assert Paired.of([0.1] * 6).p == pytest.approx(2 / 64)
+    longer = np.random.default_rng(0).normal(0.4, 1.0, 17)
+    signs = 1 - 2 * ((np.arange(2**17)[:, np.newaxis] >> np.arange(17)) & 1)
+    assert Paired.of(longer.tolist()).p == np.mean(np.abs(signs @ longer) >= longer.sum() - 1e-9)
     uneven = [0.1, -0.2, 0.4, 0.05, 0.3, 0.1, -0.02]
     exact = stats.permutation_test((uneven,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert Paired.of(uneven).p == pytest.approx(exact.pvalue)
     # cases of equal scores change nothing, however many: a surface Dice of 1 on both sides is frequent
     assert Paired.of([*uneven, *[0.0] * 30]).p == pytest.approx(exact.pvalue)
     assert Paired.of([0.5]).p == 1.0
+    assert Paired.of([0.25] * 40).p == pytest.approx(2 / 2**40)
+    assert Paired.of([0.25] * 41).p == 1e-4  # of draws, of which no other is as far
+    assert Paired.of([0.1, 0.2, -0.3]).p == 1.0  # 0 but for rounding
     assert Paired.of([0.0, 0.0, 0.0]).p == 1.0
     assert interval_of_mean([0.1, 0.2]) is None
     assert interval_of_mean([0.25, 0.25, 0.25]) == [0.25, 0.25]
