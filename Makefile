@@ -86,13 +86,13 @@ bench-evaluation: $(VENV)/bench.stamp
 
 # Resumable: the same command continues. All on one core, as in docs/RESULTS.md, so that paces compare; the tables go to
 # build/accuracy/tables. Test cases are scored by hand, with --final.
-ACCURACY = OMP_NUM_THREADS=1 taskset -c 0 $(BIN)/python -m benchmarks.accuracy.run build/accuracy
+ACCURACY = OMP_NUM_THREADS=1 taskset -c 0 $(BIN)/python -m benchmarks.accuracy.run build/accuracy --device cpu
 TABLES = $(BIN)/python -m benchmarks.accuracy.score build/accuracy --out build/accuracy/tables
 bench-accuracy: $(VENV)/bench.stamp
 	$(ACCURACY) --trial 100 --systems nnunet best
 	$(ACCURACY) --trial 50 --systems monai paper paper-topk
 	$(ACCURACY)
-	$(ACCURACY) --equal time --systems monai paper paper-topk best
+	$(ACCURACY) --equal time --systems monai paper paper-topk best best-tuned
 	$(TABLES)
 	$(ACCURACY) --budget ablation
 	$(TABLES) --budget ablation
