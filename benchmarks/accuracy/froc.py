@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,12 +113,9 @@ class Curve:
     false_positives: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, responses: Sequence[Response], within_ml: tuple[float, float] = (SPECK_ML, math.inf)
-    ) -> Curve:
-        """Count the lesions of a range of volumes, specks not among them; false positives are of all sizes."""
-        low, high = within_ml
-        wanted = [np.array([low < ml <= high for ml in one.volumes_ml], bool) for one in responses]
+    def of(cls, responses: Sequence[Response]) -> Curve:
+        """Count the lesions, specks not among them."""
+        wanted = [np.array(one.volumes_ml) > SPECK_ML for one in responses]
         pairs = list(zip(responses, wanted, strict=True))
         return cls(
             np.array([mask.sum() for mask in wanted], np.int64),

@@ -43,6 +43,8 @@ class Preset:
         bundles_of: systems of the same column whose bundles are used, several as an ensemble, so that nothing is
             trained.
         tuned: postprocessing is chosen on the validation cases, whose scores flatter after that.
+        most_false_positives: where it is tuned, for the fewest misses at so many false positives a scan, and not for
+            Dice.
 
     """
 
@@ -52,6 +54,7 @@ class Preset:
     patch_shape_zyx: tuple[int, int, int] | None = None
     bundles_of: tuple[str, ...] = ()
     tuned: bool = False
+    most_false_positives: float | None = None
 
     def preset(self, budget: Budget) -> str:
         """Return the name of the shipped preset, or the .toml file."""
@@ -65,16 +68,8 @@ class Preset:
         """Return the patch: the preset's own where the budget chose the preset, else the budget's."""
         if self.patch_shape_zyx is not None:
             return list(self.patch_shape_zyx)
-        grid = budget.grids.get(name_of(self.name), {})
-        if "patch_shape_zyx" in grid:
-            return list(grid["patch_shape_zyx"])
         own = read_preset(self.preset(budget)).prepare if self.is_budgets_own(budget) else budget
         return list(own.patch_shape_zyx)
-
-    def spacing(self, budget: Budget) -> list[float]:
-        """Return the grid spacing in mm (z, y, x) that scans are resampled to."""
-        grid = budget.grids.get(name_of(self.name), {})
-        return list(grid.get("spacing_zyx_mm", budget.spacing_zyx_mm))
 
     def batch_size(self, budget: Budget) -> int:
         """Return the patches a step: the preset's own where the budget was made for it, else the budget's."""
@@ -117,13 +112,14 @@ class Preset:
             **{one.name: getattr(own, one.name) for one in fields(own)},
             "quotas": dict(own.quotas),
             "from_data_set": sorted(own.from_data_set),
-            "spacing_zyx_mm": self.spacing(budget),
+            "spacing_zyx_mm": list(budget.spacing_zyx_mm),
             "patch_shape_zyx": self.shape(budget),
             "train_patches": budget.prepared_patches,
             "val_patches": budget.val_patches,
         }
         trained = merged(self.table(budget), self.settings(budget, steps))
-        return digest_of([prepared, trained, self.mirror, self.tuned])
+        misses = [] if self.most_false_positives is None else [self.most_false_positives]
+        return digest_of([prepared, trained, self.mirror, self.tuned, *misses])
 
     def trained_mirrored(self, budget: Budget) -> str:
         """Return the axes along which training patches are mirrored, such as "zyx"."""
@@ -137,13 +133,14 @@ class Preset:
         return [work / "run" for work in works]
 
     def bundles(self, task: Task) -> list[Path]:
+        """Return the folders of the bundles that predict, several as an ensemble."""
         return [task.work / TUNED] if self.tuned else [run / LAST for run in self.run_folders(task)]
 
     def train(self, task: Task) -> Trained:
         from algorithm.bundle import read_bundle
 
         budget, began = task.budget, time.monotonic()
-        spacing, shape, preset = self.spacing(budget), self.shape(budget), self.preset(budget)
+        spacing, shape, preset = list(budget.spacing_zyx_mm), self.shape(budget), self.preset(budget)
         changes, runs = self.settings(budget, task.steps), self.run_folders(task)
         prepared = prepared_folder(task, preset, spacing, shape)
         if not self.bundles_of or self.tuned:
@@ -166,9 +163,10 @@ class Preset:
             )
         began_tuning = time.monotonic()
         if self.tuned:
+            misses = self.most_false_positives
             decathlon(
                 *("tune", runs[0] / LAST, "--work", prepared, "--out", task.work / TUNED),
-                *("--device", task.device),
+                *("--device", task.device, *(() if misses is None else ("--most-false-positives", misses))),
             )
         tuning_seconds = time.monotonic() - began_tuning
         rows = [row for run in runs for row in read_metrics(run)]

@@ -33,14 +33,16 @@ from benchmarks.accuracy.task import Budget, System, Task, digest_of, name_of, t
 from benchmarks.accuracy.variants import VARIANTS
 from benchmarks.evaluation import held
 from benchmarks.machine import describe_machine, versions
+from trainer.presets import preset_names
 
 PEERS: dict[str, System] = {
     "nnunet": NNUNet(),
     "nnunet-resenc": NNUNet("nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans"),
     "monai": DynUNet(),
 }
-DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-large-batch", "best-tuned")
-SMOKE_SYSTEMS = ("nnunet", "monai", "paper", "best", "best-tuned")
+TUNED_SYSTEMS = ("best-tuned", "best-misses-first")
+DEFAULT_SYSTEMS = ("nnunet", "monai", "paper", "paper-topk", "best", "best-large-batch", *TUNED_SYSTEMS)
+SMOKE_SYSTEMS = ("nnunet", "nnunet-resenc", "monai", "paper", "best", "best-tuned")
 MEMORY_SECONDS = 2.0  # between looks at what a process holds: each takes its pages' lock for a moment
 KEEP_SECONDS = 60.0  # between looks at which a phase's time so far is kept, for whoever continues it
 ABLATION = "ablation"  # the budget of variants of one preset, for which no test case is looked at
@@ -49,10 +51,11 @@ REFERENCE = "nnunet"  # whose wall time the others get in the second column
 MIRRORED = ("best", "best-cpu", "best-gpu")
 OURS = {
     "best-large-batch": Preset("best", mirror=None, changes={"batch_size": 8, "learning_rate": 0.012}),
-    "best-float32": Preset(
-        "best", mirror=None, changes={"precision": "float32"}
-    ),  # as peers compute on a CPU
-    "best-tuned": Preset("best", bundles_of=("best",), tuned=True),  # tuned and predicted without mirrors
+    # As peers compute on a CPU.
+    "best-float32": Preset("best", mirror=None, changes={"precision": "float32"}),
+    # Tuned and predicted without mirrors.
+    "best-tuned": Preset("best", bundles_of=("best",), tuned=True),
+    "best-misses-first": Preset("best", bundles_of=("best",), tuned=True, most_false_positives=0.5),
 }
 PACKAGES = ("numpy", "torch", "monai", "nnunetv2", "dynamic_network_architectures", "batchgeneratorsv2")
 RECORD, LOG, PREDICTIONS = "record.json", "log.txt", "predictions"
@@ -169,10 +172,22 @@ class Run:
 
 
 def system_of(name: str) -> System:
+    """Return a peer, a system of ours, a variant of the ablation, or a preset.
+
+    Raises:
+        InputError: there is nothing of that name.
+
+    """
+    known: dict[str, System] = {**PEERS, **OURS}
     if name in VARIANTS:
         return VARIANTS[name].system()
-    known = {**PEERS, **OURS}
-    return known[name] if name in known else Preset(name, mirror=None if name_of(name) in MIRRORED else "")
+    if name in known:
+        return known[name]
+    if not name.endswith(".toml") and name not in preset_names():
+        raise InputError(
+            f"a system must be one of {', '.join((*known, *preset_names()))}, or a preset's .toml file, got {name}"
+        )
+    return Preset(name, mirror=None if name_of(name) in MIRRORED else "")
 
 
 def settings_of(name: str, budget: Budget, steps: int) -> str:
@@ -240,8 +255,8 @@ def spawn(run: Run, phase: Phase) -> None:
 
 def run_system(run: Run, frozen: FrozenSet, phases: Sequence[Phase] = PHASES) -> None:
     """Train a system and let it predict, in as many processes; what is done is left as it is."""
-    refuse_missing_members(run)
     if run.equal == "time" and "steps_for_time" not in run.record():
+        refuse_missing_members(run)
         run.note(steps_for_time=run.steps(Budget.read(run.budget)))
     refuse_other_settings(run)
     device = torch.device(run.device)
@@ -356,6 +371,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "test cases are for what was chosen, and an ablation is for choosing: leave out test"
             )
         systems = args.systems or (tuple(VARIANTS) if ablation else DEFAULT_SYSTEMS)
+        budget = Budget.read(args.budget)
+        for system in systems:  # before hours go into those that come first
+            settings_of(system, budget, budget.steps)
         runs = [Run(args.root, args.budget, args.equal, system, device, args.trial) for system in systems]
         if args.phase:
             work_in(runs[0], args.phase)

@@ -27,6 +27,7 @@ import numpy as np
 from algorithm.errors import InputError
 from algorithm.files import replacing
 from algorithm.probabilities import map_path
+from benchmarks.accuracy.calibration import Calibration
 from benchmarks.accuracy.froc import POINTS, SPECK_ML, TARGETS, Curve, Response, difference, respond
 from benchmarks.accuracy.frozen import FrozenSet, Places, Subset, labels_of_tests
 from benchmarks.accuracy.run import (
@@ -119,6 +120,7 @@ class Scored:
         system, equal: which.
         record: what the run says of itself.
         cases: by name.
+        calibration: of the maps of the tumour's probability; None in what was kept before it was looked at.
 
     """
 
@@ -126,10 +128,15 @@ class Scored:
     equal: Equal
     record: Mapping[str, Any]
     cases: Mapping[str, Case]
+    calibration: Calibration | None = None
 
     @property
     def title(self) -> str:
         return f"{self.system}, equal {self.equal}"
+
+    @property
+    def machine(self) -> str:
+        return str(self.record.get("machine", ""))
 
     @property
     def responses(self) -> list[Response]:
@@ -186,13 +193,17 @@ class Scored:
             "low_dice": sum((one or 0.0) < MISSED_DICE for one in self.dice(TUMOUR).values()),
             "missed_by_quartile": self.missed_by_quartile(),
             "missed_at": {str(target): self.missed_at(target) for target in TARGETS},
+            "calibration": self.calibration
+            and {"error": self.calibration.error, **self.calibration.to_json()},
             "cases": {name: case.to_json() for name, case in self.cases.items()},
         }
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Scored:
         cases = {name: Case.from_json(name, case) for name, case in told["cases"].items()}
-        return cls(told["system"], told["equal"], told["record"], cases)
+        kept = told.get("calibration")
+        calibration = Calibration.from_json(kept) if kept else None
+        return cls(told["system"], told["equal"], told["record"], cases, calibration)
 
 
 def read_scored(
@@ -207,7 +218,8 @@ def read_scored(
         return None
     pairs = with_probabilities(pair_cases(reference, folder / PREDICTIONS / subset), LABELS)
     scores = evaluate(pairs, out / equal / system, labels=LABELS)
-    responses = {one.case: one for one in in_processes(respond_to, pairs, len(os.sched_getaffinity(0)))}
+    answers = list(in_processes(respond_to, pairs, len(os.sched_getaffinity(0))))
+    responses = {one.case: one for one, _ in answers}
     dice = {label: scores.values(label, "dice") for label in (ORGAN, TUMOUR)}
     cases = {}
     for case in scores.cases:
@@ -219,11 +231,16 @@ def read_scored(
             len(lesions.false_positive_ml),
             responses[case.case],
         )
-    return Scored(system, equal, record, cases)
+    return Scored(system, equal, record, cases, Calibration.total(its for _, its in answers))
 
 
-def respond_to(pair: Pair) -> Response:
-    return respond(pair.case, pair.reference, map_path(pair.prediction, TUMOUR), LESION)
+def respond_to(pair: Pair) -> tuple[Response, Calibration]:
+    """Return what a case's map of the tumour's probability answers, and what it is worth."""
+    probability = map_path(pair.prediction, TUMOUR)
+    return (
+        respond(pair.case, pair.reference, probability, LESION),
+        Calibration.read(pair.reference, probability, LESION),
+    )
 
 
 def is_todays(record: Mapping[str, Any], system: str, budget: Budget) -> bool:
@@ -259,27 +276,37 @@ def read_kept(kept: Path, budget: Budget, digest: str, subset: Subset) -> list[S
 def find_scored(
     root: Path, budget: str, frozen: FrozenSet, reference: Path, subset: Subset, kept: Path
 ) -> list[Scored]:
-    """Score every run of a budget, peers first; runs that are in the file `kept` and no longer in `root` stay."""
+    """Score every run of a budget, peers first; runs that are in the file `kept` and no longer in `root` stay.
+
+    In an ablation those of another machine stay as well: what another rounding changes is what chance changes.
+    """
     told = Budget.read(budget)
     earlier = read_kept(kept, told, frozen.subset_digest(subset), subset)
-    found = {(one.equal, one.system): one for one in earlier}
+
+    def key(one: Scored) -> tuple[str, ...]:
+        return (one.equal, one.system, *((one.machine,) if budget == ABLATION else ()))
+
+    found = {key(one): one for one in earlier}
     for equal in get_args(Equal):
         for folder in (root / "runs" / budget / equal).glob("*"):
             scored = read_scored(
                 folder, equal, folder.name, told, reference, subset, root / "scores" / budget / subset
             )
             if scored is not None:
-                found[equal, folder.name] = scored
+                found[key(scored)] = scored
     if not found:
         raise InputError(
             f"{root / 'runs' / budget} holds no predictions of {subset} cases: benchmarks.accuracy.run makes them"
         )
+    first = list(VARIANTS) if budget == ABLATION else [*PEERS, "paper", "paper-topk", "best", *OURS]
     return sorted(
-        found.values(), key=lambda one: (get_args(Equal).index(one.equal), in_order(list(PEERS), one.system))
+        found.values(),
+        key=lambda one: (get_args(Equal).index(one.equal), in_order(first, one.system), one.machine),
     )
 
 
 def in_order(first: Sequence[str], name: str) -> tuple[int, str]:
+    """Return what sorts names as in a list, and those that it lacks by the alphabet after them."""
     return (first.index(name) if name in first else len(first), name)
 
 
@@ -293,15 +320,14 @@ def beside(ours: Scored, theirs: Sequence[Scored], budget: str) -> dict[str, Any
     )
     told: dict[str, Any] = {
         "ours": ours.title,
-        "theirs": ("the mean of " if len(theirs) > 1 else "") + " and ".join(its.title for its in theirs),
+        "theirs": " and ".join(dict.fromkeys(its.title for its in theirs)),
+        "trainings": len(theirs),
         "claimed": claimed,
     }
     for label in (ORGAN, TUMOUR):
         mine, others = ours.dice(label), [its.dice(label) for its in theirs]
         there = [case for case in mine if all(dice[case] is not None for dice in (mine, *others))]
-        paired = Paired.of(
-            [(mine[case] or 0.0) - float(np.mean([its[case] for its in others])) for case in there]
-        )
+        paired = Paired.of([mine[case] - float(np.mean([its[case] for its in others])) for case in there])
         told[label] = {"mean": paired.mean, "interval": paired.interval, "p": paired.p}
     mine_curve, curves = Curve.of(ours.responses), [Curve.of(its.responses) for its in theirs]
     told["missed_at"] = {
@@ -322,12 +348,14 @@ def claims(budget: str) -> Mapping[Equal, str]:
 
 
 def adjust(differences: Sequence[dict[str, Any]], budget: str) -> int:
-    """Add to both labels' differences of what is claimed their p of so many tests (Holm); return how many are missing.
+    """Add to both labels' differences their p of so many tests (Holm); return how many are missing.
 
-    Claims whose runs are missing count as tests with a p of 1, so that leaving some out makes no other look better.
+    Tests are what is claimed, or all differences of an ablation. Claims whose runs are missing count as tests with a p
+    of 1, so that leaving some out makes no other look better.
     """
-    tests = [one[label] for one in differences if one["claimed"] for label in (ORGAN, TUMOUR)]
-    missing = len(claims(budget)) * len(CLAIMED_PEERS) * 2 - len(tests)
+    ablation = budget == ABLATION
+    tests = [one[label] for one in differences if ablation or one["claimed"] for label in (ORGAN, TUMOUR)]
+    missing = 0 if ablation else len(claims(budget)) * len(CLAIMED_PEERS) * 2 - len(tests)
     for test, p in zip(tests, holm([test["p"] for test in tests] + [1.0] * missing), strict=False):
         test["p_of_all"] = p
     return missing
@@ -365,14 +393,21 @@ def machines(scored: Sequence[Scored], budget: Budget) -> str:
     return "; ".join(f"{machine} ({'; '.join(names)})" for machine, names in by_machine.items())
 
 
-def bases_of(variant: str) -> tuple[str, ...]:
-    """Return what a variant is set beside: those whose weights it predicts with, or the base of either seed."""
-    return VARIANTS[variant].bundles_of or ((BASE,) if variant in SEEDS else SEEDS)
-
-
 def flattered(system: str, subset: Subset) -> bool:
     """Return whether something of a system was chosen on these very cases."""
     return subset != "test" and system in OURS and OURS[system].tuned
+
+
+def bases_of(one: Scored, scored: Sequence[Scored]) -> list[list[Scored]]:
+    """Return what a variant is set beside: all trainings of the base, and those whose weights it predicts with.
+
+    The base of another seed is set beside the one of the same machine: what chance alone changes.
+    """
+    here = [its for its in scored if its.machine == one.machine]
+    if one.system in SEEDS:
+        return [[its for its in here if its.system == BASE and one.system != BASE]]
+    members = [its for its in here if its.system in VARIANTS[one.system].bundles_of]
+    return [[its for its in scored if its.system in SEEDS], members]
 
 
 def pairs_of(
@@ -380,8 +415,7 @@ def pairs_of(
 ) -> list[tuple[Scored, list[Scored]]]:
     """Return what is set beside what: ours beside the peers, the paper's losses, a variant beside what it changes."""
     if budget == ABLATION:
-        bases = [[its for its in scored if its.system in bases_of(one.system)] for one in scored]
-        return [(one, its) for one, its in zip(scored, bases, strict=True) if its and one not in its]
+        return [(one, its) for one in scored for its in bases_of(one, scored) if its]
     beside_peers = [
         (mine, [its])
         for mine in scored
@@ -424,21 +458,26 @@ def table(
         "false positives a scan",
         f"missed by quartile of volume ({', '.join(map(str, quartiles))})",
         f"missed at {', '.join(f'{target:g}' for target in TARGETS)} false positives a scan",
+        "calibration error",
         "memory",
     )
+    several = {one.title for one in scored if sum(one.title == its.title for its in scored) > 1}
     lines = [about, "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for one in scored:
         train = one.record["train"]
         _, missed, false_positives = one.lesions()
         quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
         at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
+        calibrated = "" if one.calibration is None else f"{one.calibration.error:.3f}"
         variant = VARIANTS.get(one.system)
         name = shown(one.system, budget) if variant is None else f"{one.system}: {variant.what}"
+        name += f" ({one.machine.partition(',')[0]})" if one.title in several else ""
         name += " (chosen on these cases, whose scores flatter)" if flattered(one.system, subset) else ""
         lines.append(
             f"| {name} | {one.equal} | {train['steps']} | {train['batch_size']} | "
             f"{minutes(train):.0f} min | {with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
-            f"{false_positives:.2f} | {quarters} | {at} | {train['memory_mib'] / 1024:.1f} GiB |"
+            f"{false_positives:.2f} | {quarters} | {at} | "
+            f"{calibrated} | {train['memory_mib'] / 1024:.1f} GiB |"
         )
     if differences:
         lines += [
@@ -453,7 +492,11 @@ def table(
             for target in TARGETS:
                 cell = signed(one["missed_at"][str(target)], digits=0)
                 cells.append(f"**{cell}**" if one["claimed"] and target == CLAIMED_TARGET else cell)
-            title = f"{shown(one['ours'], budget)}, less {shown(one['theirs'], budget)}"
+            theirs = " and ".join(shown(title, budget) for title in one["theirs"].split(" and "))
+            theirs = (
+                theirs if one["trainings"] == 1 else f"the mean of {one['trainings']} trainings: {theirs}"
+            )
+            title = f"{shown(one['ours'], budget)}, less {theirs}"
             lines.append(f"| {f'**{title}**' if one['claimed'] else title} | {' | '.join(cells)} |")
     if points:
         lines += [
@@ -507,7 +550,7 @@ def signed(found: Mapping[str, Any], digits: int = 3) -> str:
     if interval is None:
         return text
     p = f", p {told_p(found['p'])}" if "p" in found else ""
-    p += f", of all claims {told_p(found['p_of_all'])}" if "p_of_all" in found else ""
+    p += f", corrected {told_p(found['p_of_all'])}" if "p_of_all" in found else ""
     return f"{text} ({interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}{p})"
 
 
@@ -540,8 +583,11 @@ def score(
         scored = find_scored(root, budget, frozen, reference, subset, kept)
     differences = [beside(*pair, budget) for pair in pairs_of(scored, budget, subset, name_of(ours))]
     points, missing = {}, 0
-    if subset == "test":  # on validation cases, which chose what is claimed, nothing is tested
+    if (
+        subset == "test" or budget == ABLATION
+    ):  # validation cases chose what is claimed, so there is no testing that
         missing = adjust(differences, budget)
+    if subset == "test":
         chosen_by = read_kept(
             (out or root / "scores") / f"{budget}-validation.json",
             Budget.read(budget),

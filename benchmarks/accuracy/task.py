@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,6 @@ class Budget:
         val_patches: that such presets are validated on after each epoch.
         presets: the shipped preset that a system is, where it has another name, and whose patch it takes.
         settings: changes to a preset's [train] table, by system.
-        grids: spacing_zyx_mm and patch_shape_zyx of systems that have their own.
 
     """
 
@@ -54,7 +53,6 @@ class Budget:
     val_patches: int
     presets: dict[str, str] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    grids: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def shared(self) -> dict[str, Any]:
@@ -69,12 +67,14 @@ class Budget:
     def read(cls, name: str) -> Budget:
         path = BUDGETS / f"{name}.toml"
         if not path.is_file():
-            known = ", ".join(sorted(one.stem for one in BUDGETS.glob("*.toml")))
-            raise InputError(f"a budget must be one of {known}, got {name}")
+            budgets = ", ".join(sorted(one.stem for one in BUDGETS.glob("*.toml")))
+            raise InputError(f"a budget must be one of {budgets}, got {name}")
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-        unknown = set(table) - {one.name for one in fields(cls)}
-        if unknown:
+        known = {one.name: one.default_factory is MISSING for one in fields(cls) if one.name != "name"}
+        if unknown := set(table) - set(known):
             raise InputError(f"{path} has the unknown settings {', '.join(sorted(unknown))}: drop them")
+        if absent := {one for one, needed in known.items() if needed} - set(table):
+            raise InputError(f"{path} lacks the settings {', '.join(sorted(absent))}: add them")
         return cls(
             name=name, **{key: tuple(one) if isinstance(one, list) else one for key, one in table.items()}
         )
@@ -180,4 +180,5 @@ def keep_prediction(image: Path, out: Path, probabilities: NDArray[np.float32]) 
 
 
 def parameters_of(network: torch.nn.Module) -> int:
+    """Return how many weights a network has."""
     return sum(weight.numel() for weight in network.parameters())

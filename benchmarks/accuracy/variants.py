@@ -1,7 +1,7 @@
-"""The ingredients of the `best` preset, each left out or changed by itself: what `run` and `score` make an ablation of.
+"""The ingredients of `best-cpu`, each left out or changed by itself: what `run` and `score` make an ablation of.
 
-All start from `best` of the CPU budget with the network of budgets/ablation.toml, which is small, so that many can be
-trained; what a variant changes is all that differs. They are compared on validation cases alone.
+All start from that preset with the network of budgets/ablation.toml, which is small, so that many can be trained; what
+a variant changes is all that differs. They are compared on validation cases alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Variant:
 
 
 VARIANTS: Mapping[str, Variant] = {
-    BASE: Variant("all ingredients: the preset for a short schedule"),
+    BASE: Variant("`best-cpu` with 8 filters, otherwise as it is"),
     "best-no-implants": Variant(
         "no lesions of other cases put into the organ", {"augment": {"implant_share": 0.0}}
     ),

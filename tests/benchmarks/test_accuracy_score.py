@@ -16,6 +16,7 @@ from algorithm.geometry import Geometry
 from algorithm.images import write_labels, write_shares
 from algorithm.probabilities import map_path
 from benchmarks.accuracy import pictures
+from benchmarks.accuracy.calibration import Calibration
 from benchmarks.accuracy.froc import (
     SMALLEST_ML,
     THRESHOLDS,
@@ -25,7 +26,7 @@ from benchmarks.accuracy.froc import (
     response_of,
     without_specks,
 )
-from benchmarks.accuracy.frozen import FrozenSet
+from benchmarks.accuracy.frozen import FrozenSet, Places
 from benchmarks.accuracy.run import settings_of, system_of
 from benchmarks.accuracy.score import (
     RESULTS,
@@ -136,10 +137,17 @@ def test_all_are_missed_where_no_threshold_is_strict_enough() -> None:
     assert curve.missed_at(0.5).tolist() == [1.0]
 
 
-def test_only_lesions_of_the_volumes_asked_for_count() -> None:
-    answers = [response(tumour=0.0, elsewhere=0.0)]
-    assert Curve.of(answers, (0.0, 1.5)).missed_at(1.0).tolist() == [1.0]
-    assert Curve.of(answers, (1.5, 3.0)).missed_at(1.0).tolist() == [0.0]
+def test_probabilities_that_come_true_as_often_as_they_say_are_calibrated() -> None:
+    probability = np.array([0.8] * 10 + [0.2] * 10 + [0.005] * 5)
+    fair = np.array([True] * 8 + [False] * 2 + [True] * 2 + [False] * 8 + [True] * 5)
+    assert Calibration.of(fair, probability).error == pytest.approx(0.0)
+    assert Calibration.of(fair, probability).voxels.sum() == 20  # what is nearly certain air is left out
+    never = Calibration.of(np.zeros(25, bool), probability)
+    assert never.error == pytest.approx(0.5)
+    both = Calibration.total([never, Calibration.of(fair, probability)])
+    assert both.error == pytest.approx(0.25)
+    assert Calibration.from_json(both.to_json()).error == pytest.approx(0.25)
+    assert Calibration.of(np.ones(1, bool), np.ones(1)).lesions[-1] == 1  # certainty has a place
 
 
 def test_a_resample_weighs_cases() -> None:
@@ -220,6 +228,9 @@ def test_the_table_says_what_was_missed_and_what_a_difference_is_worth(root: Pat
     assert "| nnunet | steps | 100 | 2 | 1 min |" in text
     assert "| best-cpu | steps | 100 | 2 | 1 min |" in text
     assert "best-cpu, equal steps, less nnunet, equal steps" in text
+    # 20 / 255 in two tumours of four, 250 / 255 in the others: each is lesion everywhere.
+    assert nnunet["calibration"]["error"] == pytest.approx((235 + 5) / 255 / 2, abs=1e-3)
+    assert f"| {nnunet['calibration']['error']:.3f} | 1.0 GiB |" in text
 
 
 def test_scores_stay_when_the_predictions_are_gone(root: Path) -> None:
@@ -312,27 +323,47 @@ def test_nothing_is_called_where_validation_has_no_point_with_so_few_false_posit
     assert (curve.at(0), curve.at(None)) == ((0, 1.0), (1, 0.0))
 
 
-def test_an_ingredient_is_set_beside_the_mean_of_both_seeds() -> None:
+def test_an_ingredient_is_set_beside_the_mean_of_all_trainings_of_the_base() -> None:
     scored = [
-        system(name, tumours)
-        for name, tumours in (
-            ("best-all", [0.5, 0.6, 0.7, 0.8]),
-            ("best-ensemble", [0.6] * 4),
-            ("best-no-ema", [0.6, 0.7, 0.8, 0.9]),
-            ("best-seed-1", [0.7, 0.8, 0.9, 1.0]),
+        replace(system(name, tumours), record={"machine": machine, "train": {}})
+        for machine, name, tumours in (
+            ("one", "best-all", [0.5, 0.6, 0.7, 0.8]),
+            ("one", "best-no-ema", [0.6, 0.7, 0.8, 0.9]),
+            ("one", "best-seed-1", [0.7, 0.8, 0.9, 1.0]),
+            ("another", "best-all", [0.3, 0.4, 0.5, 0.6]),
         )
     ]
-    told = {
-        ours.system: beside(ours, theirs, "ablation")
+    told = [
+        beside(ours, theirs, "ablation")
         for ours, theirs in pairs_of(scored, "ablation", "validation", "best")
+    ]
+    assert [(one["ours"], one["theirs"], one["trainings"]) for one in told] == [
+        ("best-no-ema, equal steps", "best-all, equal steps and best-seed-1, equal steps", 3),
+        ("best-seed-1, equal steps", "best-all, equal steps", 1),
+    ]
+    assert told[0]["cancer"]["mean"] == pytest.approx(0.1)
+    assert told[1]["cancer"]["mean"] == pytest.approx(0.2)  # of the same machine
+    assert adjust(told, "ablation") == 0
+    assert all(one[label]["p_of_all"] >= one[label]["p"] for one in told for label in ("pancreas", "cancer"))
+
+
+def test_an_ablation_keeps_what_was_trained_on_another_machine(tmp_path: Path) -> None:
+    budget = Budget.read("ablation")
+    record = {
+        "settings": settings_of("best-all", budget, budget.steps),
+        "shared": budget.shared,
+        "set": {"validation": FrozenSet.read().subset_digest("validation")},
+        "threads": 1,
+        "versions": {},
+        "train": {"steps": 1, "batch_size": 2, "seconds": 1.0, "memory_mib": 1.0},
     }
-    assert {name: one["theirs"] for name, one in told.items()} == {
-        "best-ensemble": "the mean of best-all, equal steps and best-seed-1, equal steps",
-        "best-no-ema": "the mean of best-all, equal steps and best-seed-1, equal steps",
-        "best-seed-1": "best-all, equal steps",
-    }
-    assert told["best-no-ema"]["cancer"]["mean"] == pytest.approx(0.0)
-    assert told["best-seed-1"]["cancer"]["mean"] == pytest.approx(0.2)
+    one = system("best-all", [0.9, 0.8])
+    rows = [replace(one, record={**record, "machine": name}).to_json() for name in ("one, 1 cores", "two")]
+    (tmp_path / "ablation-validation.json").write_text(json.dumps({"systems": rows}))
+    Places(tmp_path).labels("validation").mkdir(parents=True)
+    text = score(tmp_path, "ablation", FrozenSet.read(), "validation", ours="best", final=False, out=tmp_path)
+    assert "as it is (one) | steps" in text
+    assert "as it is (two) | steps" in text
 
 
 def test_the_claims_alone_pay_for_their_number() -> None:

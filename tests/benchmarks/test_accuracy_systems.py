@@ -182,20 +182,21 @@ def test_a_prediction_is_kept_whole_on_the_scan_s_grid(tmp_path: Path) -> None:
     assert missing(image.parent, out) == [image]
 
 
-def test_a_preset_may_have_a_grid_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_budget_has_the_settings_that_it_must_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own.toml").write_text(
         "spacing_zyx_mm = [5.0, 2.0, 2.0]\npatch_shape_zyx = [16, 32, 32]\nbatch_size = 2\nsteps = 4\n"
         "epoch_steps = 2\nnnunet_memory_gb = 0.1\nprepared_patches = 4\nval_patches = 2\n"
-        "[grids.best]\npatch_shape_zyx = [16, 64, 64]\n"
     )
     monkeypatch.setattr("benchmarks.accuracy.task.BUDGETS", tmp_path)
-    assert Preset("best").shape(Budget.read("own")) == [16, 64, 64]
     assert Preset("paper").shape(Budget.read("own")) == [16, 32, 32]
     (tmp_path / "bad.toml").write_text(
         (tmp_path / "own.toml").read_text().replace("steps = 4", "stepz = 4", 1)
     )
     with pytest.raises(InputError, match="has the unknown settings stepz: drop them"):
         Budget.read("bad")
+    (tmp_path / "less.toml").write_text((tmp_path / "own.toml").read_text().replace("steps = 4\n", "", 1))
+    with pytest.raises(InputError, match="lacks the settings steps: add them"):
+        Budget.read("less")
 
 
 def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
@@ -208,7 +209,12 @@ def test_a_phase_that_is_done_is_not_done_again(tmp_path: Path) -> None:
 
 
 def test_an_unknown_budget_ends_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--budget", "none", "--phase", "train", "--systems", "paper"]) == 1
+    assert main([str(tmp_path / "root"), "--budget", "none", "--systems", "paper"]) == 1
     assert (
         capsys.readouterr().err == "accuracy: a budget must be one of ablation, cpu, gpu, smoke, got none\n"
     )
+    assert main([str(tmp_path / "root"), "--systems", "paper", "nnunt"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("accuracy: a system must be one of nnunet, nnunet-resenc, monai, best-large-batch")
+    assert said.endswith("or a preset's .toml file, got nnunt\n")
+    assert not (tmp_path / "root").exists()  # said before phantoms are made
