@@ -153,6 +153,10 @@ def test_wheel_holds_the_rooms_and_their_data(wheel: Path) -> None:
         "trainer/published/task07_nnunet.csv",
     } <= data
     assert data <= set(names)
+    bundle = REPOSITORY / "algorithm" / "bundles" / "phantom"
+    weights = {path.relative_to(REPOSITORY).as_posix() for path in bundle.iterdir()}
+    assert "algorithm/bundles/phantom/model.safetensors" in weights
+    assert weights <= set(names)
     assert {f"{room}/py.typed" for room in ALLOWED} <= set(names)
     library = f"voxelcore/_core{sysconfig.get_config_var('EXT_SUFFIX')}"
     assert [name for name in names if name.endswith(".so")] == [library]

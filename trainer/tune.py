@@ -7,7 +7,8 @@ import itertools
 import logging
 import math
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from algorithm.bundle import Bundle
 from algorithm.errors import InputError
 from algorithm.geometry import Geometry
 from algorithm.postprocessing import LESION, Postprocessing
-from algorithm.segmenter import Segmenter
+from algorithm.segmenter import ALIKE, Segmenter
+from trainer.held_out import held_out_cases
 from trainer.lesions import match_lesions
 from trainer.metrics import Overlap, confusion_matrix
 from trainer.patches import PatchFile
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LARGEST_COMPONENT = (False, True)
 LESION_WITHIN_MM = (None, 0.0, 5.0, 10.0, 20.0)
+# The smallest tumours of Task07 have 0.4 ml: a larger floor than 1 ml would drop real ones wholesale.
 SMALLEST_LESION_ML = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 LESION_WEIGHT = (1.0, 0.25, 0.5, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 # What the mean Dice must gain for postprocessing to be worth having: with few cases, less is chance.
@@ -126,28 +129,43 @@ def candidates(labels: int, weight: float = 1.0) -> list[Postprocessing]:
     ]
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A bundle, and the folder whose validation cases it was trained without."""
+
+    bundle: Bundle
+    work: Path
+
+
 def tune(
-    bundle: Bundle, work: Path, segmenter: Segmenter, *, most_false_positives: float | None = None
+    folds: Sequence[Fold],
+    segmenter_of: Callable[[Bundle], Segmenter],
+    *,
+    most_false_positives: float | None = None,
 ) -> Tuned:
     """Segment the validation cases of WORK, and choose what makes their Dice largest and their cross entropy smallest.
+
+    The members of an ensemble, of which each saw other cases, segment their own, and one choice is made by all cases
+    together. The ensemble's average is a little smoother than what each member says, by which is chosen.
 
     Dice is the leaderboard's: the mean over the cases whose reference has the label, then over labels. It is measured
     on the network's grid: first for each weight of the lesion, then for the components that are kept.
     Temperature: Guo et al., "On calibration of modern neural networks", 2017.
 
     Args:
-        bundle: what is tuned; postprocessing that it has already is not used.
-        work: where `decathlon prepare` left volumes, with the bundle's grid and window.
-        segmenter: of the bundle.
+        folds: each bundle, whose own postprocessing is not used, and where `decathlon prepare` left volumes with its
+            grid and window.
+        segmenter_of: makes a bundle ready on a device; one at a time is kept.
         most_false_positives: misses first: of all weights and smallest lesions that call at most so many lesions a scan
             in vain, the one that misses the fewest is taken, and of these the one with the largest Dice.
 
     Raises:
-        InputError: volumes are missing, or were prepared in another way; or misses are to come first where the bundle
-            has no label for lesions, no case has one, or no setting calls so few in vain.
+        InputError: volumes are missing, or were prepared in another way; several bundles do not see scans alike, or
+            one of them held out other cases than those it is given, or the same as another; or misses are to come first
+            where the bundle has no label for lesions, no case has one, or no setting calls so few in vain.
 
     """
-    description = bundle.description
+    description = folds[0].bundle.description
     classes = len(description.labels)
     if most_false_positives is not None and not 0 <= most_false_positives < math.inf:
         raise InputError(f"--most-false-positives must be a number from 0 on, got {most_false_positives:g}")
@@ -156,18 +174,17 @@ def tune(
             f"misses can come first where there are lesions, label {LESION}, but the bundle has the labels "
             f"{', '.join(description.labels)}; leave out --most-false-positives"
         )
-    with PatchFile(work / FILES["validation"]) as patches:
-        _check_alike(bundle, patches.meta, work)
-        names = patches.meta.validation_cases
+    held_out = _held_out(folds)
     cases: list[_Case] = []
     losses: list[NDArray[np.float64]] = []
-    for name, (image, reference) in zip(names, open_volumes(work, names), strict=True):
-        labels, loss = _segment(segmenter, image, reference)
-        cases.append(_Case.of(reference, labels, description.spacing_zyx_mm))
-        losses.append(loss)
-        log.info(
-            "%s: Dice %s before", name, _said(description.labels, _dice(cases[-1], Postprocessing(), classes))
-        )
+    for fold, names in zip(folds, held_out, strict=True):
+        segmenter = segmenter_of(fold.bundle)
+        for name, (image, reference) in zip(names, open_volumes(fold.work, names), strict=True):
+            labels, loss = _segment(segmenter, image, reference)
+            cases.append(_Case.of(reference, labels, description.spacing_zyx_mm))
+            losses.append(loss)
+            plain = _dice(cases[-1], Postprocessing(), classes)
+            log.info("%s: Dice %s before", name, _said(description.labels, plain))
     before = _scores(cases, [Postprocessing()], classes)[0]
     calls_before = _calls(cases, Postprocessing()) if classes > LESION else None
     # What no case has says nothing about lesions: neither their weight nor what is too small is then chosen by it.
@@ -179,12 +196,12 @@ def tune(
         dice = _scores(cases, [chosen], classes)[0]
     else:
         raise InputError(
-            f"misses can come first where there are lesions, but none of the {len(cases)} validation cases of {work} "
-            "has one; leave out --most-false-positives"
+            f"misses can come first where there are lesions, but none of the {len(cases)} validation cases of "
+            f"{', '.join(str(fold.work) for fold in folds)} has one; leave out --most-false-positives"
         )
     loss = np.mean(losses, axis=0)
     coolest = int(loss.argmin())
-    _warn(bundle, len(cases), chosen, coolest)
+    _warn(folds[0].bundle, len(cases), chosen, coolest)
     return Tuned(
         cases=len(cases),
         postprocessing=chosen,
@@ -197,6 +214,33 @@ def tune(
         calls_before=calls_before if lesions else None,
         mirror_zyx=segmenter.mirror_zyx,
     )
+
+
+def _held_out(folds: Sequence[Fold]) -> list[tuple[str, ...]]:
+    """Return the validation cases of each; InputError where they are not those that its bundle held out."""
+    names: list[tuple[str, ...]] = []
+    for fold in folds:
+        with PatchFile(fold.work / FILES["validation"]) as patches:
+            _check_alike(fold.bundle, patches.meta, fold.work)
+            names.append(patches.meta.validation_cases)
+    if len(folds) == 1:  # may be tuned on other data than it was trained on
+        return names
+    for fold in folds:
+        held_out_cases(fold.work, [fold.bundle])
+        for name in ALIKE:
+            ours, theirs = (getattr(one.bundle.description, name) for one in (folds[0], fold))
+            if name != "postprocessing" and ours != theirs:
+                raise InputError(
+                    f"bundles that are tuned together must see scans alike, but '{name}' is {ours} in the first and "
+                    f"{theirs} in that of {fold.work}; tune each by itself"
+                )
+    several = {name: count for name, count in Counter(itertools.chain(*names)).items() if count > 1}
+    if several:
+        raise InputError(
+            f"each case must be held out by one bundle, but {min(several)} is a validation case of "
+            f"{several[min(several)]} of the folders; give folds of one cross-validation"
+        )
+    return names
 
 
 def _by_dice(

@@ -4,15 +4,17 @@ import dataclasses
 import json
 import logging
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from algorithm.bundle import Bundle, read_bundle, write_bundle
+from algorithm.bundle import Bundle, read_bundle, read_bundles, write_bundle
 from algorithm.errors import InputError
 from algorithm.locate import CoarseToFine
 from algorithm.postprocessing import Postprocessing
@@ -22,7 +24,7 @@ from trainer import tune as tune_module
 from trainer.cli import main
 from trainer.parts import digest_of_cases
 from trainer.patches import PatchFile
-from trainer.tune import LESION_WEIGHT, TEMPERATURES, _segment, candidates, tune
+from trainer.tune import LESION_WEIGHT, TEMPERATURES, Fold, Tuned, _segment, candidates, tune
 from trainer.volume_batches import open_volumes
 
 Labels = NDArray[np.uint8]
@@ -50,6 +52,10 @@ class Says(Segmenter):
         yield from np.split(self.answer(reference), [5], axis=1)
 
 
+def tune_one(its: Bundle, work: Path, segmenter: Segmenter, **options: float | None) -> Tuned:
+    return tune([Fold(its, work)], lambda _: segmenter, **options)
+
+
 def certain(labels: Labels) -> NDArray[np.float32]:
     maps = np.full((3, *labels.shape), 0.01, np.float32)
     np.put_along_axis(maps, labels[np.newaxis].astype(np.int64), np.float32(0.98), axis=0)
@@ -66,7 +72,7 @@ def with_a_stray_piece(reference: Labels) -> NDArray[np.float32]:
 
 
 def test_a_stray_piece_is_worth_postprocessing(work: Path) -> None:
-    tuned = tune(bundle(), work, Says(work, with_a_stray_piece))
+    tuned = tune_one(bundle(), work, Says(work, with_a_stray_piece))
     assert tuned.postprocessing == Postprocessing(largest_component=True)
     assert tuned.dice == (1.0, 1.0)
     assert all(before < 0.95 for before in tuned.dice_before)
@@ -75,14 +81,14 @@ def test_a_stray_piece_is_worth_postprocessing(work: Path) -> None:
 
 def test_a_doubtful_choice_is_said(work: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        tune(bundle(random_bundle(), coarse_to_fine=CoarseToFine()), work, Says(work, certain))
+        tune_one(bundle(random_bundle(), coarse_to_fine=CoarseToFine()), work, Says(work, certain))
     assert "chosen on 1 validation cases: what suits so few may not suit others" in caplog.text
     assert "the temperature is at the end of what was tried, 0.25 to 4" in caplog.text
     assert "coarse pass was not used" in caplog.text
 
 
 def test_where_nothing_is_gained_nothing_is_done(work: Path) -> None:
-    tuned = tune(bundle(), work, Says(work, certain))
+    tuned = tune_one(bundle(), work, Says(work, certain))
     assert tuned.postprocessing == Postprocessing()
     assert tuned.dice == tuned.dice_before == (1.0, 1.0)
 
@@ -115,7 +121,7 @@ def unsure(reference: Labels) -> NDArray[np.float32]:
 
 
 def test_a_weight_that_finds_the_lesions_is_worth_having(work: Path) -> None:
-    tuned = tune(bundle(), work, Says(work, unsure))
+    tuned = tune_one(bundle(), work, Says(work, unsure))
     assert tuned.postprocessing.lesion_weight == 4.0
     assert tuned.dice_before[1] == 0.0
     assert tuned.dice[1] == 1.0
@@ -154,7 +160,7 @@ def test_misses_come_first_even_at_a_price_in_dice(
 
     segmenter = Says(work, doubtful)
     monkeypatch.setattr(tune_module, "open_volumes", with_two)
-    tuned = tune(bundle(), work, segmenter, most_false_positives=most)
+    tuned = tune_one(bundle(), work, segmenter, most_false_positives=most)
     assert tuned.calls is not None
     assert tuned.postprocessing.lesion_weight == weight
     assert (tuned.calls.lesions, tuned.calls.missed) == (2, missed)
@@ -165,7 +171,7 @@ def test_misses_come_first_even_at_a_price_in_dice(
 def test_a_number_that_is_none_is_refused_before_anything_is_segmented(work: Path, most: float) -> None:
     segmenter = Says(work, certain)
     with pytest.raises(InputError, match="--most-false-positives must be a number from 0 on, got"):
-        tune(bundle(), work, segmenter, most_false_positives=most)
+        tune_one(bundle(), work, segmenter, most_false_positives=most)
     assert len(list(segmenter.references)) == 1
 
 
@@ -176,16 +182,16 @@ def test_cases_without_lesions_say_nothing_about_them(work: Path, monkeypatch: p
         return [(image, np.minimum(label, np.uint8(1))) for image, label in opened(folder, names)]
 
     monkeypatch.setattr(tune_module, "open_volumes", without)
-    tuned = tune(bundle(), work, Says(work, certain))  # calls a tumour where the organ is
+    tuned = tune_one(bundle(), work, Says(work, certain))  # calls a tumour where the organ is
     assert (tuned.postprocessing.lesion_weight, tuned.postprocessing.smallest_lesion_ml) == (1.0, 0.0)
     assert tuned.calls is None
     with pytest.raises(InputError, match=r"none of the 1 validation cases of .* has one"):
-        tune(bundle(), work, Says(work, certain), most_false_positives=1.0)
+        tune_one(bundle(), work, Says(work, certain), most_false_positives=1.0)
 
 
 def test_more_false_positives_than_are_allowed_are_refused_with_their_number(work: Path) -> None:
     with pytest.raises(InputError, match="0 a scan is fewer than any setting has on the validation cases, 1"):
-        tune(bundle(), work, Says(work, with_a_stray_lesion), most_false_positives=0.0)
+        tune_one(bundle(), work, Says(work, with_a_stray_lesion), most_false_positives=0.0)
 
 
 def with_a_stray_lesion(reference: Labels) -> NDArray[np.float32]:
@@ -196,7 +202,7 @@ def with_a_stray_lesion(reference: Labels) -> NDArray[np.float32]:
 
 def test_misses_cannot_come_first_without_lesions(work: Path) -> None:
     with pytest.raises(InputError, match="the bundle has the labels background, pancreas; leave out"):
-        tune(two_labels(), work, Says(work, certain), most_false_positives=1.0)
+        tune_one(two_labels(), work, Says(work, certain), most_false_positives=1.0)
 
 
 def two_labels() -> Bundle:
@@ -239,6 +245,65 @@ def test_the_verb_writes_another_bundle(
     assert "would be lost" in capsys.readouterr().err
 
 
+@pytest.fixture
+def folds(work: Path, tmp_path: Path) -> list[tuple[Path, Path]]:
+    """Two bundles, each with a WORK of which it held out another case."""
+    made = []
+    for number in (0, 1):
+        own = tmp_path / f"work-{number}"
+        shutil.copytree(work, own)
+        with PatchFile(work / "val.h5") as patches:
+            names = patches.meta.validation_cases + patches.meta.training_cases
+        rename_validation(own, names[number])
+        model = tmp_path / f"run-{number}"
+        write_bundle(model, bundle(provenance={"held_out": digest_of_cases([names[number]])}))
+        made.append((model, own))
+    return made
+
+
+def rename_validation(work: Path, name: str) -> None:
+    """Let a folder's one validation case be another."""
+    with h5py.File(work / "val.h5", "r+") as file:
+        file.attrs["validation_cases"] = [name]
+
+
+def test_members_of_an_ensemble_get_one_choice(
+    folds: list[tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, works = ([str(path) for path in paths] for paths in zip(*folds, strict=True))
+    command = ["tune", *models, "--device", "cpu", "--out", str(tmp_path / "tuned"), "--work"]
+    assert main([*command, *works]) == 0
+    assert "mean Dice of pancreas over 2 cases: " in capsys.readouterr().out
+    both = read_bundles([tmp_path / "tuned"])
+    assert len(both) == 2
+    assert both[0].description.postprocessing == both[1].description.postprocessing
+    assert both[0].description.temperature == both[1].description.temperature
+    assert both[0].description.provenance["held_out"] != both[1].description.provenance["held_out"]
+    Segmenter(both, device=torch.device("cpu"))  # they see scans alike
+    assert main([*command, *works[::-1]]) == 1
+    assert "has other validation cases than the model was trained without" in capsys.readouterr().err
+    assert main([*command, works[0]]) == 1
+    assert (
+        "--work must name a folder for each bundle, in the same order, got 1 for 2" in capsys.readouterr().err
+    )
+    write_bundle(Path(models[1]), read_bundle(models[0]))
+    assert main([*command, works[0], works[0]]) == 1
+    assert re.search(r"but \w+ is a validation case of 2 of the folders", capsys.readouterr().err)
+    assert len(read_bundles([tmp_path / "tuned"])) == 2  # as they were
+
+
+def test_members_that_see_scans_otherwise_are_not_tuned_together(folds: list[tuple[Path, Path]]) -> None:
+    first = read_bundle(folds[0][0])
+    about = read_bundle(folds[1][0])
+    stitched = dataclasses.replace(about.description.stitching, blend="gaussian")
+    other = dataclasses.replace(about, description=dataclasses.replace(about.description, stitching=stitched))
+    with pytest.raises(InputError, match=r"must see scans alike, but 'stitching' is .* tune each by itself"):
+        tune(
+            [Fold(first, folds[0][1]), Fold(other, folds[1][1])],
+            lambda one: Segmenter(one, device=torch.device("cpu")),
+        )
+
+
 def test_mirrored_views_are_tuned_as_they_are_predicted(work: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", bundle())
     records = []
@@ -265,7 +330,7 @@ def test_mirrored_views_are_tuned_as_they_are_predicted(work: Path, tmp_path: Pa
 def test_data_that_was_prepared_in_another_way_is_refused(work: Path) -> None:
     other = bundle(window_hu=(-150.0, 250.0))
     with pytest.raises(InputError, match=r"prepared with window_hu \(-100, 200\), but the bundle has"):
-        tune(other, work, Says(work, certain))
+        tune_one(other, work, Says(work, certain))
 
 
 def test_what_is_written_is_json_without_nan(work: Path, tmp_path: Path) -> None:
@@ -273,7 +338,7 @@ def test_what_is_written_is_json_without_nan(work: Path, tmp_path: Path) -> None
         reference = reference.copy()
         return certain(reference * (reference == 1))
 
-    tuned = tune(bundle(), work, Says(work, without_cancer))
+    tuned = tune_one(bundle(), work, Says(work, without_cancer))
     write_bundle(tmp_path / "tuned", tuned.apply(bundle()))
     assert (
         json.loads((tmp_path / "tuned" / "model.json").read_text())["provenance"]["tuned"]["dice"][1] == 0.0

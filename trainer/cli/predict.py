@@ -7,15 +7,12 @@ that was stopped.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from algorithm.errors import InputError, printable
+from algorithm.errors import printable
 from trainer.cli import add_mirror, mirrored, positive
 
-log = logging.getLogger(__name__)
 EXAMPLE = "decathlon predict DATA/Task07_Pancreas/imagesTs --model RUN/bundle --out PRED"
 
 
@@ -71,7 +68,12 @@ def run(args: argparse.Namespace) -> None:
     from algorithm.predict import predict
     from trainer.train import choose_device
 
-    cases = None if args.held_out is None else _held_out(args.held_out, args.model)
+    cases = None
+    if args.held_out is not None:
+        from algorithm.bundle import read_bundles
+        from trainer.held_out import held_out_cases
+
+        cases = held_out_cases(args.held_out, read_bundles(args.model))
     written = predict(
         args.source,
         args.model,
@@ -86,25 +88,3 @@ def run(args: argparse.Namespace) -> None:
     )
     for path in written:
         sys.stdout.write(f"{printable(str(path))}\n")
-
-
-def _held_out(work: Path, models: Sequence[Path]) -> tuple[str, ...]:
-    """Return the validation cases of a folder; InputError where a bundle says that it held out others."""
-    from algorithm.bundle import read_bundles
-    from trainer.parts import digest_of_cases
-    from trainer.patches import PatchFile
-    from trainer.prepare import FILES
-
-    with PatchFile(work / FILES["validation"]) as patches:
-        cases = patches.meta.validation_cases
-    ours = digest_of_cases(cases)
-    for bundle in read_bundles(models):
-        theirs = bundle.description.provenance.get("held_out")
-        if theirs is None:
-            log.warning("the model does not say which cases it was trained without: it may have seen these")
-        elif theirs != ours:
-            raise InputError(
-                f"--held-out {work} has other validation cases than the model was trained without, so it may have seen "
-                "them; give the WORK that it was trained on"
-            )
-    return cases

@@ -1,7 +1,8 @@
 """Choose postprocessing and the temperature of probabilities on validation cases; write a bundle that has them.
 
 The validation cases of WORK are segmented once; what makes their mean Dice largest is taken if it gains enough. The
-bundle itself stays as it is. Give --mirror where predict will be given it.
+bundle itself stays as it is. Give --mirror where predict will be given it. Several bundles, each with the WORK that it
+was trained on, are tuned together, as the members of an ensemble must be: TUNED/0, TUNED/1 and so on get one choice.
 """
 
 from __future__ import annotations
@@ -23,10 +24,18 @@ EXAMPLE = "decathlon tune RUN/bundle --work WORK --out RUN/tuned"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "bundle", type=Path, metavar="BUNDLE", help="what decathlon train wrote in RUN/bundle"
+        "bundles", type=Path, nargs="+", metavar="BUNDLE", help="what decathlon train wrote in RUN/bundle"
     )
-    parser.add_argument("--work", type=Path, required=True, help="the folder that decathlon prepare wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="TUNED", help="the bundle to write")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="the folder that decathlon prepare wrote; of several bundles that of each, in the same order",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="TUNED", help="the bundle to write, or a folder of several"
+    )
     parser.add_argument(
         "--most-false-positives",
         type=float,
@@ -40,20 +49,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the verb."""
     from algorithm.bundle import FILES, read_bundle, write_bundle
-    from algorithm.files import check_replaceable
+    from algorithm.files import check_replaceable, replacing
     from algorithm.postprocessing import Postprocessing
     from algorithm.segmenter import Segmenter
     from trainer.train import choose_device
-    from trainer.tune import tune
+    from trainer.tune import Fold, tune
 
-    if args.out.resolve() == args.bundle.resolve():
+    if len(args.bundles) != len(args.work):
+        raise InputError(
+            f"--work must name a folder for each bundle, in the same order, got {len(args.work)} for "
+            f"{len(args.bundles)}"
+        )
+    if args.out.resolve() in [path.resolve() for path in args.bundles]:
         raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
-    check_replaceable(args.out, FILES)
-    bundle = read_bundle(args.bundle)
-    segmenter = Segmenter(bundle, device=choose_device(args.device), mirror_zyx=mirrored(args.mirror))
-    tuned = tune(bundle, args.work, segmenter, most_false_positives=args.most_false_positives)
-    write_bundle(args.out, tuned.apply(bundle))
-    labels = bundle.description.labels[1:]
+    several = len(args.bundles) > 1
+    check_replaceable(args.out, [str(number) for number in range(len(args.bundles))] if several else FILES)
+    bundles = [read_bundle(path) for path in args.bundles]
+    device, mirror_zyx = choose_device(args.device), mirrored(args.mirror)
+    tuned = tune(
+        [Fold(bundle, work) for bundle, work in zip(bundles, args.work, strict=True)],
+        lambda bundle: Segmenter(bundle, device=device, mirror_zyx=mirror_zyx),
+        most_false_positives=args.most_false_positives,
+    )
+    if several:
+        with replacing(args.out) as temporary:
+            temporary.mkdir()
+            for number, bundle in enumerate(bundles):
+                write_bundle(temporary / str(number), tuned.apply(bundle))
+    else:
+        write_bundle(args.out, tuned.apply(bundles[0]))
+    labels = bundles[0].description.labels[1:]
     for name, before, after in zip(labels, tuned.dice_before, tuned.dice, strict=True):
         sys.stdout.write(f"mean Dice of {name} over {tuned.cases} cases: {before:.4f} -> {after:.4f}\n")
     if tuned.calls is not None and tuned.calls_before is not None:
