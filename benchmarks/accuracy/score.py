@@ -320,8 +320,9 @@ def beside(ours: Scored, theirs: Sequence[Scored], budget: str) -> dict[str, Any
     )
     told: dict[str, Any] = {
         "ours": ours.title,
-        "theirs": " and ".join(dict.fromkeys(its.title for its in theirs)),
+        "theirs": list(dict.fromkeys(its.title for its in theirs)),
         "trainings": len(theirs),
+        "machine": ours.machine,
         "claimed": claimed,
     }
     for label in (ORGAN, TUMOUR):
@@ -441,75 +442,94 @@ def table(
     budget: Budget,
     subset: Subset,
 ) -> str:
-    """Return the part of the page."""
-    tumours = scored[0].lesions()[0]
-    quartiles = [count for count, _ in scored[0].missed_by_quartile()]
-    headings = (
-        *(
-            "system",
-            "equal",
-            "steps",
-            "patches a step",
-            "training",
-            "Dice pancreas",
-            "Dice tumour",
-            f"missed of {tumours}",
-        ),
+    """Return the part of the page: systems, differences, and what operating points of validation do."""
+    parts = [about, systems_table(scored, budget, subset)]
+    parts += [differences_table(differences, budget)] if differences else []
+    parts += [points_table(points, budget)] if points else []
+    return "\n\n".join(parts)
+
+
+def as_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return Markdown."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (headings, *rows)]
+    return "\n".join([lines[0], "|---" * len(headings) + "|", *lines[1:]])
+
+
+def systems_table(scored: Sequence[Scored], budget: Budget, subset: Subset) -> str:
+    """Return a row for each system."""
+    quartiles = ", ".join(str(count) for count, _ in scored[0].missed_by_quartile())
+    headings = [
+        *("system", "equal", "steps", "patches a step", "training", "Dice pancreas", "Dice tumour"),
+        f"missed of {scored[0].lesions()[0]}",
         "false positives a scan",
-        f"missed by quartile of volume ({', '.join(map(str, quartiles))})",
+        f"missed by quartile of volume ({quartiles})",
         f"missed at {', '.join(f'{target:g}' for target in TARGETS)} false positives a scan",
         "calibration error",
         "memory",
-    )
+    ]
     several = {one.title for one in scored if sum(one.title == its.title for its in scored) > 1}
-    lines = [about, "", f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
+    rows = []
     for one in scored:
         train = one.record["train"]
         _, missed, false_positives = one.lesions()
-        quarters = ", ".join(str(count) for _, count in one.missed_by_quartile())
-        at = ", ".join(str(one.missed_at(target)) for target in TARGETS)
-        calibrated = "" if one.calibration is None else f"{one.calibration.error:.3f}"
         variant = VARIANTS.get(one.system)
-        name = shown(one.system, budget) if variant is None else f"{one.system}: {variant.what}"
+        name = (
+            shown(one.title, budget).partition(",")[0] if variant is None else f"{one.system}: {variant.what}"
+        )
         name += f" ({one.machine.partition(',')[0]})" if one.title in several else ""
         name += " (chosen on these cases, whose scores flatter)" if flattered(one.system, subset) else ""
-        lines.append(
-            f"| {name} | {one.equal} | {train['steps']} | {train['batch_size']} | "
-            f"{minutes(train):.0f} min | {with_interval(one, ORGAN)} | {with_interval(one, TUMOUR)} | {missed} | "
-            f"{false_positives:.2f} | {quarters} | {at} | "
-            f"{calibrated} | {train['memory_mib'] / 1024:.1f} GiB |"
+        rows.append(
+            [
+                *(
+                    name,
+                    one.equal,
+                    str(train["steps"]),
+                    str(train["batch_size"]),
+                    f"{minutes(train):.0f} min",
+                ),
+                *(
+                    with_interval(one, ORGAN),
+                    with_interval(one, TUMOUR),
+                    str(missed),
+                    f"{false_positives:.2f}",
+                ),
+                ", ".join(str(count) for _, count in one.missed_by_quartile()),
+                ", ".join(str(one.missed_at(target)) for target in TARGETS),
+                "" if one.calibration is None else f"{one.calibration.error:.3f}",
+                f"{train['memory_mib'] / 1024:.1f} GiB",
+            ]
         )
-    if differences:
-        lines += [
-            "",
-            "| difference, 95 % interval | Dice pancreas | Dice tumour | "
-            + " | ".join(f"missed at {target:g}" for target in TARGETS)
-            + " |",
-            "|---" * (3 + len(TARGETS)) + "|",
-        ]
-        for one in differences:
-            cells = [signed(one[label]) for label in (ORGAN, TUMOUR)]
-            for target in TARGETS:
-                cell = signed(one["missed_at"][str(target)], digits=0)
-                cells.append(f"**{cell}**" if one["claimed"] and target == CLAIMED_TARGET else cell)
-            theirs = " and ".join(shown(title, budget) for title in one["theirs"].split(" and "))
-            theirs = (
-                theirs if one["trainings"] == 1 else f"the mean of {one['trainings']} trainings: {theirs}"
-            )
-            title = f"{shown(one['ours'], budget)}, less {theirs}"
-            lines.append(f"| {f'**{title}**' if one['claimed'] else title} | {' | '.join(cells)} |")
-    if points:
-        lines += [
-            "",
-            "| missed (false positives a scan), where validation chose the operating point for "
-            + " | ".join(f"{target:g}" for target in TARGETS)
-            + " |",
-            "|---" * (1 + len(TARGETS)) + "|",
-        ]
-        for title, found in points.items():
-            cells = [f"{missed} ({calls:.2f})" for missed, calls in found]
-            lines.append(f"| {shown(title, budget)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return as_table(headings, rows)
+
+
+def differences_table(differences: Sequence[Mapping[str, Any]], budget: Budget) -> str:
+    """Return a row for each difference; what is claimed is bold."""
+    rows = []
+    for one in differences:
+        cells = [signed(one[label]) for label in (ORGAN, TUMOUR)]
+        for target in TARGETS:
+            cell = signed(one["missed_at"][str(target)], digits=0)
+            cells.append(f"**{cell}**" if one["claimed"] and target == CLAIMED_TARGET else cell)
+        theirs = " and ".join(shown(title, budget) for title in one["theirs"])
+        if one["trainings"] > 1:
+            theirs = f"the mean of {one['trainings']} trainings of {theirs}"
+        title = f"{shown(one['ours'], budget)}, less {theirs}"
+        if budget.name == ABLATION:  # one column, and the same variant may be there from two machines
+            title = f"{title.replace(', equal steps', '')} ({one['machine'].partition(',')[0]})"
+        rows.append([f"**{title}**" if one["claimed"] else title, *cells])
+    headings = ["difference, 95 % interval", "Dice pancreas", "Dice tumour"]
+    return as_table([*headings, *(f"missed at {target:g}" for target in TARGETS)], rows)
+
+
+def points_table(points: Mapping[str, Sequence[tuple[int, float]]], budget: Budget) -> str:
+    """Return misses and false positives a scan at the operating points that validation chose."""
+    about = "missed (false positives a scan), where validation chose the operating point for"
+    targets = [f"{target:g}" for target in TARGETS]
+    rows = [
+        [shown(title, budget), *(f"{missed} ({calls:.2f})" for missed, calls in found)]
+        for title, found in points.items()
+    ]
+    return as_table([f"{about} {targets[0]}", *targets[1:]], rows)
 
 
 def told_specks(scored: Sequence[Scored]) -> str:

@@ -338,8 +338,8 @@ def test_an_ingredient_is_set_beside_the_mean_of_all_trainings_of_the_base() -> 
         for ours, theirs in pairs_of(scored, "ablation", "validation", "best")
     ]
     assert [(one["ours"], one["theirs"], one["trainings"]) for one in told] == [
-        ("best-no-ema, equal steps", "best-all, equal steps and best-seed-1, equal steps", 3),
-        ("best-seed-1, equal steps", "best-all, equal steps", 1),
+        ("best-no-ema, equal steps", ["best-all, equal steps", "best-seed-1, equal steps"], 3),
+        ("best-seed-1, equal steps", ["best-all, equal steps"], 1),
     ]
     assert told[0]["cancer"]["mean"] == pytest.approx(0.1)
     assert told[1]["cancer"]["mean"] == pytest.approx(0.2)  # of the same machine
