@@ -92,7 +92,7 @@ bench-accuracy: $(VENV)/bench.stamp
 	$(ACCURACY) --trial 100 --systems nnunet best
 	$(ACCURACY) --trial 50 --systems monai paper paper-topk
 	$(ACCURACY)
-	$(ACCURACY) --equal time --systems monai paper paper-topk best best-tuned
+	$(ACCURACY) --equal time --systems monai paper paper-topk best best-tuned best-misses-first
 	$(TABLES)
 	$(ACCURACY) --budget ablation
 	$(TABLES) --budget ablation
