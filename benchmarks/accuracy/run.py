@@ -314,6 +314,7 @@ def refuse_other_settings(run: Run) -> None:
 
 def smoke() -> None:
     """Let every kind of system take a few steps on few coarse phantoms, and score them."""
+    from benchmarks.accuracy import patches
     from benchmarks.accuracy.score import score
 
     frozen = FrozenSet.read().first(SMOKE_CASES)
@@ -324,6 +325,8 @@ def smoke() -> None:
             run_system(Run(root, "smoke", "steps", system, "cpu"), frozen, ("train", "test"))
         run_system(Run(root, "smoke", "time", "paper", "cpu"), frozen, ("train", "test"))
         sys.stdout.write(score(root, "smoke", frozen, "test", ours="paper", final=True) + "\n")
+        if patches.main([str(root), "--budget", "smoke", "--systems", "paper"]):
+            raise InputError("the pooled Dice of patches failed, and has said above why")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

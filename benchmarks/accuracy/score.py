@@ -529,7 +529,7 @@ def points_table(points: Mapping[str, Sequence[tuple[int, float]]], budget: Budg
         [shown(title, budget), *(f"{missed} ({calls:.2f})" for missed, calls in found)]
         for title, found in points.items()
     ]
-    return as_table([f"{about} {targets[0]}", *targets[1:]], rows)
+    return as_table([about, *targets], rows)
 
 
 def told_specks(scored: Sequence[Scored]) -> str:

@@ -27,6 +27,8 @@ from benchmarks.accuracy.froc import (
     without_specks,
 )
 from benchmarks.accuracy.frozen import FrozenSet, Places
+from benchmarks.accuracy.patches import main as patches_main
+from benchmarks.accuracy.patches import told
 from benchmarks.accuracy.run import settings_of, system_of
 from benchmarks.accuracy.score import (
     RESULTS,
@@ -379,6 +381,22 @@ def test_the_claims_alone_pay_for_their_number() -> None:
     adjusted = sorted(told[0][label]["p_of_all"] for label in ("pancreas", "cancer"))
     assert adjusted == pytest.approx([min(1.0, 8 * smaller), min(1.0, 7 * larger)])
     assert not any("p_of_all" in told[1][label] for label in ("pancreas", "cancer"))
+
+
+def test_dice_of_patches_is_pooled_over_all_of_their_voxels() -> None:
+    by_case = np.zeros((2, 3, 3), np.int64)
+    by_case[0, 1, 1], by_case[0, 1, 0] = 8, 4  # 8 of 12 voxels of the organ: 0.8
+    by_case[1, 1, 1], by_case[1, 2, 2] = 0, 5
+    assert told(by_case).startswith("pancreas 0.800 (")
+    assert "cancer 1.000 (0.000 to 1.000)" in told(by_case)  # resamples without the second case have none
+
+
+def test_pooled_dice_asks_for_weights_that_are_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.accuracy.patches.decathlon", lambda *_: None)
+    assert patches_main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err.startswith("accuracy: ")
 
 
 def test_time_is_that_of_the_process_where_it_says_more() -> None:
