@@ -28,7 +28,7 @@ from benchmarks.accuracy.froc import (
 )
 from benchmarks.accuracy.frozen import FrozenSet, Places
 from benchmarks.accuracy.patches import main as patches_main
-from benchmarks.accuracy.patches import told
+from benchmarks.accuracy.patches import told as told_dice
 from benchmarks.accuracy.run import settings_of, system_of
 from benchmarks.accuracy.score import (
     RESULTS,
@@ -387,8 +387,10 @@ def test_dice_of_patches_is_pooled_over_all_of_their_voxels() -> None:
     by_case = np.zeros((2, 3, 3), np.int64)
     by_case[0, 1, 1], by_case[0, 1, 0] = 8, 4  # 8 of 12 voxels of the organ: 0.8
     by_case[1, 1, 1], by_case[1, 2, 2] = 0, 5
-    assert told(by_case).startswith("pancreas 0.800 (")
-    assert "cancer 1.000 (0.000 to 1.000)" in told(by_case)  # resamples without the second case have none
+    assert told_dice(by_case).startswith("pancreas 0.800 (")
+    assert "cancer 1.000 (0.000 to 1.000)" in told_dice(
+        by_case
+    )  # resamples without the second case have none
 
 
 def test_pooled_dice_asks_for_weights_that_are_not_there(
