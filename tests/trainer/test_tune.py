@@ -242,6 +242,10 @@ def test_the_verb_writes_another_bundle(
     assert main([*command, str(tmp_path / "bundle")]) == 1
     assert "--out must be another folder than the bundle itself" in capsys.readouterr().err
     assert main([*command, str(tmp_path)]) == 1
+    assert "or one around it" in capsys.readouterr().err
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").touch()
+    assert main([*command, str(tmp_path / "notes")]) == 1
     assert "would be lost" in capsys.readouterr().err
 
 
@@ -290,6 +294,23 @@ def test_members_of_an_ensemble_get_one_choice(
     assert main([*command, works[0], works[0]]) == 1
     assert re.search(r"but \w+ is a validation case of 2 of the folders", capsys.readouterr().err)
     assert len(read_bundles([tmp_path / "tuned"])) == 2  # as they were
+
+
+def test_an_ensemble_is_not_written_over_what_it_is_made_of(
+    folds: list[tuple[Path, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    works = [str(work) for _, work in folds]
+    inside = [str(tmp_path / "all" / str(number)) for number in (0, 1)]
+    for (model, _), place in zip(folds, inside, strict=True):
+        shutil.copytree(model, place)
+    before = [(Path(place) / "model.json").read_text() for place in inside]
+    assert main(["tune", *inside, "--work", *works, "--out", str(tmp_path / "all")]) == 1
+    assert "or one around it" in capsys.readouterr().err
+    assert [(Path(place) / "model.json").read_text() for place in inside] == before
+    (tmp_path / "other" / "0").mkdir(parents=True)
+    (tmp_path / "other" / "0" / "mine.txt").touch()
+    assert main(["tune", *inside, "--work", *works, "--out", str(tmp_path / "other")]) == 1
+    assert "holds mine.txt, which would be lost" in capsys.readouterr().err
 
 
 def test_members_that_see_scans_otherwise_are_not_tuned_together(folds: list[tuple[Path, Path]]) -> None:

@@ -60,10 +60,16 @@ def run(args: argparse.Namespace) -> None:
             f"--work must name a folder for each bundle, in the same order, got {len(args.work)} for "
             f"{len(args.bundles)}"
         )
-    if args.out.resolve() in [path.resolve() for path in args.bundles]:
-        raise InputError(f"--out must be another folder than the bundle itself, got {args.out} for both")
+    out = args.out.resolve()
+    if any(out == path.resolve() or out in path.resolve().parents for path in args.bundles):
+        raise InputError(
+            f"--out must be another folder than the bundle itself or one around it, got {args.out}"
+        )
     several = len(args.bundles) > 1
-    check_replaceable(args.out, [str(number) for number in range(len(args.bundles))] if several else FILES)
+    members = [str(number) for number in range(len(args.bundles))]
+    check_replaceable(args.out, members if several else FILES)
+    for member in members if several else ():
+        check_replaceable(args.out / member, FILES)
     bundles = [read_bundle(path) for path in args.bundles]
     device, mirror_zyx = choose_device(args.device), mirrored(args.mirror)
     tuned = tune(
@@ -74,8 +80,8 @@ def run(args: argparse.Namespace) -> None:
     if several:
         with replacing(args.out) as temporary:
             temporary.mkdir()
-            for number, bundle in enumerate(bundles):
-                write_bundle(temporary / str(number), tuned.apply(bundle))
+            for member, bundle in zip(members, bundles, strict=True):
+                write_bundle(temporary / member, tuned.apply(bundle))
     else:
         write_bundle(args.out, tuned.apply(bundles[0]))
     labels = bundles[0].description.labels[1:]
